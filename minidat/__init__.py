@@ -1,0 +1,65 @@
+"""minidat: the Deformable Attention Transformer in readable NumPy.
+
+    model = minidat.load_model("weights/dat_micro_cifar10.npz")
+    for prediction in minidat.classify(model, minidat.load_image("cat.jpg")):
+        print(prediction.label, prediction.probability)
+
+Names are imported when first used, so that `import minidat` costs little more than `import numpy`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoints import convert_state_dict, load_model, save_npz
+    from .classification import Prediction, classify
+    from .data import load_image, preprocess
+    from .errors import MinidatError
+    from .models import DAT, ModelConfig, create_model, list_models
+    from .nn import Context
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Context": "nn",
+    "DAT": "models",
+    "MinidatError": "errors",
+    "ModelConfig": "models",
+    "Prediction": "classification",
+    "classify": "classification",
+    "convert_state_dict": "checkpoints",
+    "create_model": "models",
+    "list_models": "models",
+    "load_image": "data",
+    "load_model": "checkpoints",
+    "preprocess": "data",
+    "save_npz": "checkpoints",
+}
+
+__all__ = [
+    "DAT",
+    "Context",
+    "MinidatError",
+    "ModelConfig",
+    "Prediction",
+    "classify",
+    "convert_state_dict",
+    "create_model",
+    "list_models",
+    "load_image",
+    "load_model",
+    "preprocess",
+    "save_npz",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'minidat' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,128 @@
+"""A transformer block, and a stage: a row of blocks on maps of one size (DAT, Fig. 3)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import ops
+from ..nn import Backward, Context, LayerNorm, LayerScale, Module, depthwise_conv
+from .config import DEFORMABLE, NEIGHBORHOOD, SHIFTED_WINDOW, ModelConfig, StageConfig
+from .deformable_attention import DeformableAttention
+from .mlp import MLP
+from .window_attention import WindowAttention
+
+INFERENCE_TOKENS = 4096  # worked on at once: what a block makes of them stays near the processor
+
+
+class Block(Module):
+    """x += attention(norm1(x)), x += mlp(norm2(x)); x: (B, H, W, dim) -> the same shape.
+
+    In front of them DAT++ has a local perception unit, x += depthwise 3x3 convolution of x. Each branch may have a learned
+    factor a channel (layer scale), and while training it is dropped for whole images at `drop_rate` (stochastic depth).
+    """
+
+    def __init__(self, config: ModelConfig, stage: StageConfig, attention: Module, drop_rate: float) -> None:
+        dim = stage.dim
+        self.perception = depthwise_conv(dim) if config.local_perception else None
+        self.norm1 = LayerNorm(dim)
+        self.attention = attention
+        self.scale1 = None if config.layer_scale is None else LayerScale(dim, config.layer_scale)
+        self.norm2 = LayerNorm(dim)
+        self.mlp = MLP(dim, dim * config.mlp_ratio, convolutional=config.convolutional_mlp)
+        self.scale2 = None if config.layer_scale is None else LayerScale(dim, config.layer_scale)
+        self.drop_rate = drop_rate
+
+    def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
+        if self.perception is not None:
+            local, perception_backward = self.perception.forward(x, context)
+            x = _add(x, local)
+        branch, attention_backward = self._branch(x, self.norm1, self.attention, self.scale1, context)
+        x = _add(x, branch)
+        branch, mlp_backward = self._branch(x, self.norm2, self.mlp, self.scale2, context)
+        output = _add(x, branch)
+
+        def backward(d_output: np.ndarray) -> np.ndarray:
+            d_x = d_output + mlp_backward(d_output)
+            d_x += attention_backward(d_x)
+            if self.perception is not None:
+                d_x += perception_backward(d_x)
+            return d_x
+
+        return output, backward
+
+    def _branch(
+        self, x: np.ndarray, norm: LayerNorm, layer: Module, scale: LayerScale | None, context: Context
+    ) -> tuple[np.ndarray, Backward]:
+        """drop_path(scale(layer(norm(x))))."""
+        normed, norm_backward = norm.forward(x, context)
+        branch, layer_backward = layer.forward(normed, context)
+        if scale is not None:
+            branch, scale_backward = scale.forward(branch, context)
+        drops = context.training and self.drop_rate > 0
+        if drops:
+            branch, drop_backward = context.apply(ops.drop_path, branch, rate=self.drop_rate, rng=context.rng)
+
+        def backward(d_branch: np.ndarray) -> np.ndarray:
+            if drops:
+                d_branch = drop_backward(d_branch)
+            if scale is not None:
+                d_branch = scale_backward(d_branch)
+            return norm_backward(layer_backward(d_branch))
+
+        return branch, backward
+
+
+def _add(x: np.ndarray, branch: np.ndarray) -> np.ndarray:
+    """x + branch, in the branch's memory: the last operator of a branch is one whose backward does not need its output."""
+    branch += x
+    return branch
+
+
+class Stage(Module):
+    """The blocks of one stage; x: (B, H, W, dim) -> the same shape.
+
+    In inference the images are taken a few at a time, through all the blocks: the maps of a large batch would travel
+    between memory and processor at every step. Drop rates are those of the blocks, in order.
+    """
+
+    def __init__(self, config: ModelConfig, index: int, drop_rates: list[float]) -> None:
+        stage = config.stages[index]
+        self.blocks = [
+            Block(config, stage, build_attention(kind, stage, config.table_map_size(index)), rate)
+            for kind, rate in zip(stage.blocks, drop_rates, strict=True)
+        ]
+
+    def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
+        images = max(1, INFERENCE_TOKENS // (x.shape[1] * x.shape[2]))
+        if context.gradients or context.trace is not None or images >= len(x):
+            return self._forward(x, context)
+        output = np.empty_like(x)
+        for i in range(0, len(x), images):
+            output[i : i + images] = self._forward(x[i : i + images], context)[0]
+        return output, None  # type: ignore[return-value]
+
+    def _forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
+        backwards = []
+        for block in self.blocks:
+            x, block_backward = block.forward(x, context)
+            if context.gradients:
+                backwards.append(block_backward)
+
+        def backward(d_x: np.ndarray) -> np.ndarray:
+            for block_backward in reversed(backwards):
+                d_x = block_backward(d_x)
+            return d_x
+
+        return x, backward
+
+
+def build_attention(kind: str, stage: StageConfig, table_size: tuple[int, int]) -> Module:
+    """The attention module of a block of `kind` (see config.ATTENTIONS)."""
+    if kind == DEFORMABLE:
+        assert stage.deformable is not None  # the config has been checked
+        return DeformableAttention(stage.dim, stage.heads, stage.deformable, table_size)
+    if kind == NEIGHBORHOOD:
+        from .neighborhood_attention import NeighborhoodAttention
+
+        return NeighborhoodAttention(stage.dim, stage.heads, stage.neighborhood)
+    return WindowAttention(stage.dim, stage.heads, stage.window, shifted=kind == SHIFTED_WINDOW)

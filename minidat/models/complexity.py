@@ -1,0 +1,142 @@
+"""How much a model computes: multiply-adds, counted by walking the model, without running it.
+
+The rule is fvcore's, the one behind the papers' GFLOPs: a multiply-add counts 1 in every convolution, linear layer and
+attention product; layer norm 5 an element; bilinear sampling 4 an output element; GELU, softmax and additions nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..nn import Conv2d, LayerNorm, Linear
+from .block import Block, Stage
+from .dat import DAT
+from .deformable_attention import DeformableAttention
+from .mlp import MLP
+from .neighborhood_attention import NeighborhoodAttention
+from .patch_embedding import ConvolutionalPatchEmbedding, Downsampling, PatchEmbedding
+from .window_attention import WindowAttention
+
+Size = tuple[int, int]
+KINDS = ("convolution", "linear", "attention", "layer norm", "sampling")
+
+
+def count_operations(model: DAT, image_size: Size | None = None) -> dict[str, Counter[str]]:
+    """Multiply-adds for one image of `image_size` (height, width; default: the config's), by part and by kind.
+
+    -> {"patch embedding": {kind: number}, "stage 1": ..., ..., "classifier": ...}, kinds as in KINDS. A stage includes the
+    down-sampling in front of it. The model needs no values.
+    """
+    size = image_size or model.config.image_size
+    parts: dict[str, Counter[str]] = {"patch embedding": _embedding(model.patch_embedding, size)}
+    for i, stage in enumerate(model.stages):
+        size_here = model.config.map_size(i, size)
+        operations = _stage(stage, size_here)
+        if i > 0:
+            operations += _downsampling(model.downsamplings[i - 1], size_here)
+        parts[f"stage {i + 1}"] = operations
+    parts["classifier"] = _norm(model.norm, _pixels(size_here)) + _linear(model.head, 1)
+    return parts
+
+
+def _pixels(size: Size) -> int:
+    return size[0] * size[1]
+
+
+def _linear(layer: Linear, tokens: int) -> Counter[str]:
+    return Counter({"linear": tokens * layer.weight.size})
+
+
+def _convolution(layer: Conv2d, output_size: Size) -> Counter[str]:
+    return Counter({"convolution": _pixels(output_size) * layer.weight.size})
+
+
+def _norm(layer: LayerNorm, tokens: int) -> Counter[str]:
+    return Counter({"layer norm": 5 * tokens * layer.weight.size})
+
+
+def _embedding(module: PatchEmbedding | ConvolutionalPatchEmbedding, image: Size) -> Counter[str]:
+    if isinstance(module, PatchEmbedding):
+        tokens = _divided(image, module.projection.stride)
+        return _convolution(module.projection, tokens) + _norm(module.norm, _pixels(tokens))
+    middle = _divided(image, module.conv1.stride)
+    tokens = _divided(middle, module.conv2.stride)
+    first = _convolution(module.conv1, middle) + _norm(module.norm1, _pixels(middle))
+    return first + _convolution(module.conv2, tokens) + _norm(module.norm2, _pixels(tokens))
+
+
+def _downsampling(module: Downsampling, output_size: Size) -> Counter[str]:
+    return _convolution(module.reduction, output_size) + _norm(module.norm, _pixels(output_size))
+
+
+def _stage(stage: Stage, size: Size) -> Counter[str]:
+    return sum((_block(block, size) for block in stage.blocks), Counter())
+
+
+def _block(block: Block, size: Size) -> Counter[str]:
+    operations = _norm(block.norm1, _pixels(size)) + _norm(block.norm2, _pixels(size)) + _mlp(block.mlp, size)
+    if block.perception is not None:
+        operations += _convolution(block.perception, size)
+    if isinstance(block.attention, DeformableAttention):
+        return operations + _deformable_attention(block.attention, size)
+    if isinstance(block.attention, NeighborhoodAttention):
+        return operations + _neighborhood_attention(block.attention, size)
+    assert isinstance(block.attention, WindowAttention)
+    return operations + _window_attention(block.attention, size)
+
+
+def _mlp(mlp: MLP, size: Size) -> Counter[str]:
+    operations = _linear(mlp.fc1, _pixels(size)) + _linear(mlp.fc2, _pixels(size))
+    return operations + _convolution(mlp.depthwise, size) if mlp.depthwise else operations
+
+
+def _window_attention(attention: WindowAttention, size: Size) -> Counter[str]:
+    """Two products of each token with the w x w tokens of its window, on the padded map."""
+    windows = _divided(size, attention.window)
+    tokens = _pixels(windows) * attention.window**2
+    dim = attention.projection.weight.shape[0]
+    products = Counter({"attention": 2 * tokens * attention.window**2 * dim})
+    return products + _linear(attention.qkv, tokens) + _linear(attention.projection, tokens)
+
+
+def _neighborhood_attention(attention: NeighborhoodAttention, size: Size) -> Counter[str]:
+    """Two products of each token with its k x k neighbours, on the map padded to at least k x k."""
+    tokens = _pixels((max(size[0], attention.kernel), max(size[1], attention.kernel)))
+    dim = attention.projection.weight.shape[0]
+    products = Counter({"attention": 2 * tokens * attention.kernel**2 * dim})
+    return products + _linear(attention.qkv, tokens) + _linear(attention.projection, tokens)
+
+
+def _deformable_attention(attention: DeformableAttention, size: Size) -> Counter[str]:
+    """Four projections, the offset network for each group, and the samples of the map and of the bias table."""
+    config, queries = attention.config, _pixels(size)
+    dim = attention.projection.weight.shape[0]
+    samples_size = attention.sample_grid(size)
+    samples = _pixels(samples_size)
+    operations = Counter({"attention": 2 * queries * samples * dim})
+    # the authors write these four as 1x1 convolutions
+    for layer, tokens in (
+        (attention.query, queries),
+        (attention.key, samples),
+        (attention.value, samples),
+        (attention.projection, queries),
+    ):
+        operations["convolution"] += tokens * layer.weight.size
+    if config.offsets:
+        operations["sampling"] += 4 * samples * dim
+        offsets = _convolution(attention.offset_conv, samples_size) + _norm(attention.offset_norm, samples)
+        offsets["convolution"] += samples * attention.offset_projection.weight.size
+        operations += Counter({kind: config.groups * number for kind, number in offsets.items()})
+    if config.position_encoding == "relative":
+        operations["sampling"] += 4 * attention.heads * queries * samples
+    elif config.position_encoding == "depthwise":
+        operations += _convolution(attention.position_conv, size)
+    elif config.position_encoding == "log_mlp":
+        pairs = config.groups * queries * samples
+        operations += _linear(attention.position_mlp.hidden, pairs) + _linear(attention.position_mlp.output, pairs)
+    return operations
+
+
+def _divided(size: Size, by: int) -> Size:
+    """Rounded up on both axes."""
+    return -(-size[0] // by), -(-size[1] // by)

@@ -1,0 +1,341 @@
+"""Every published model as data, and the dataclasses any other model is described with.
+
+DAT (CVPR 2022, arXiv 2201.00520) models are called `dat_*`, DAT++ (arXiv 2309.01430) models `datpp_*` and `datplus_*`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError
+
+WINDOW, SHIFTED_WINDOW, DEFORMABLE, NEIGHBORHOOD = "window", "shifted_window", "deformable", "neighborhood"
+ATTENTIONS = (WINDOW, SHIFTED_WINDOW, DEFORMABLE, NEIGHBORHOOD)
+POSITION_RULES = ("dat", "dat++")
+POSITION_ENCODINGS = ("relative", "fixed", "depthwise", "log_mlp", "none")
+
+
+@dataclass(frozen=True)
+class DeformableConfig:
+    """The deformable attention of one stage.
+
+    groups: channel groups that are offset separately (they divide the heads); kernel: side of the offset network's
+    depthwise convolution; stride: queries per sampling point on each axis; range_factor: offsets are squashed to
+    +-range_factor / (number of points), None leaves them unbounded and bounds the positions instead; position_rule:
+    the coordinate conventions of the paper meant, "dat" or "dat++"; position_encoding: what is added for the distance of
+    query and key, one of POSITION_ENCODINGS; offsets: False samples at the reference points (the paper's ablation).
+    """
+
+    groups: int
+    kernel: int
+    stride: int = 1
+    range_factor: float | None = 2.0
+    position_rule: str = "dat"
+    position_encoding: str = "relative"
+    offsets: bool = True
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One of the four stages: `blocks` names each block's attention, in order (see ATTENTIONS)."""
+
+    dim: int
+    heads: int
+    blocks: tuple[str, ...]
+    window: int = 7
+    neighborhood: int = 7
+    deformable: DeformableConfig | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole model.
+
+    image_size: (height, width) the model is made for, in pixels; resize_size: side of the square an image is resized to
+    before the centre crop of image_size; table_image_size: the image size whose maps give the deformable bias tables
+    their size, None for image_size itself; convolutional_patches: overlapping 3x3 convolutions instead of
+    non-overlapping patches; local_perception: a depthwise 3x3 convolution at the start of each block;
+    convolutional_mlp: another between the two layers of the MLP; layer_scale: initial value of a learned factor per
+    channel on each branch, None for no such factor; drop_path: rate of stochastic depth in the last block, growing
+    linearly from 0 in the first.
+    """
+
+    name: str
+    image_size: tuple[int, int]
+    num_classes: int
+    stages: tuple[StageConfig, ...]
+    resize_size: int
+    patch_size: int = 4
+    mlp_ratio: int = 4
+    convolutional_patches: bool = False
+    local_perception: bool = False
+    convolutional_mlp: bool = False
+    layer_scale: float | None = None
+    drop_path: float = 0.0
+    table_image_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError, naming the field, for a model that cannot be built."""
+        _check(len(self.stages) == 4, self.name, "stages", len(self.stages), "4 stages")
+        _check(
+            len(self.image_size) == 2 and min(self.image_size) >= 1,
+            self.name,
+            "image_size",
+            self.image_size,
+            "two positive numbers",
+        )
+        for field, value in (
+            ("num_classes", self.num_classes),
+            ("patch_size", self.patch_size),
+            ("mlp_ratio", self.mlp_ratio),
+        ):
+            _check(value >= 1, self.name, field, value, "at least 1")
+        _check(
+            self.resize_size >= max(self.image_size),
+            self.name,
+            "resize_size",
+            self.resize_size,
+            f"at least {max(self.image_size)}, the image size",
+        )
+        _check(0 <= self.drop_path < 1, self.name, "drop_path", self.drop_path, "a rate in [0, 1)")
+        if self.convolutional_patches:
+            _check(
+                self.patch_size % 2 == 0,
+                self.name,
+                "patch_size",
+                self.patch_size,
+                "an even number for convolutional patches",
+            )
+        for i, stage in enumerate(self.stages):
+            _check_stage(stage, f"{self.name}: stages[{i}]")
+
+    def map_size(self, stage: int, image_size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """(H, W) of the feature map of stage 0..3 for an image of `image_size` (default: the model's own)."""
+        height, width = image_size or self.image_size
+        reduction = self.patch_size * 2**stage
+        return -(-height // reduction), -(-width // reduction)
+
+    def table_map_size(self, stage: int) -> tuple[int, int]:
+        """(H, W) of the map that the bias tables of `stage` are made for."""
+        return self.map_size(stage, self.table_image_size)
+
+    def replace(self, **changes: Any) -> ModelConfig:
+        """A copy with some fields changed. A new image_size scales resize_size alike."""
+        if "image_size" in changes and "resize_size" not in changes:
+            changes["resize_size"] = max(
+                self.resize_size * max(changes["image_size"]) // max(self.image_size), *changes["image_size"]
+            )
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, numbers and strings, as JSON keeps them."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> ModelConfig:
+        """The inverse of `to_dict`. Raises ConfigError for unknown, missing or ill-typed fields."""
+        if not isinstance(data, dict):
+            raise ConfigError(f"model config: found {type(data).__name__}, expected a dict")
+        data = dict(data)
+        try:
+            stages = []
+            for stage in data["stages"]:
+                stage = dict(stage, blocks=tuple(stage["blocks"]))
+                if stage.get("deformable") is not None:
+                    stage["deformable"] = _typed(DeformableConfig, stage["deformable"])
+                stages.append(_typed(StageConfig, stage))
+            data["stages"] = tuple(stages)
+            for field in ("image_size", "table_image_size"):
+                if data.get(field) is not None:
+                    data[field] = tuple(data[field])
+            return _typed(ModelConfig, data)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(f"model config: {error}") from None
+
+
+def _typed(cls: Any, data: dict[str, Any]) -> Any:
+    """cls(**data), after checking each field against its annotation (JSON brings whatever a file holds)."""
+    accepted = {
+        "int": int, "str": str, "bool": bool, "float": (int, float), "float | None": (int, float, type(None)),
+        "tuple[int, int]": tuple, "tuple[int, int] | None": (tuple, type(None)), "tuple[str, ...]": tuple,
+        "tuple[StageConfig, ...]": tuple, "DeformableConfig | None": (DeformableConfig, type(None)),
+    }  # fmt: skip
+    for field in dataclasses.fields(cls):
+        value = data.get(field.name, field.default)
+        numeric_bool = isinstance(value, bool) and field.type != "bool"
+        items_wrong = "int, int" in str(field.type) and value is not None and not all(type(v) is int for v in value)
+        if field.name in data and (not isinstance(value, accepted[str(field.type)]) or numeric_bool or items_wrong):
+            raise ConfigError(f"model config: {field.name}: found {value!r}, expected {field.type}")
+    return cls(**data)
+
+
+def _check(condition: bool, where: str, field: str, found: Any, expected: str) -> None:
+    if not condition:
+        raise ConfigError(f"{where}: {field}: found {found!r}, expected {expected}")
+
+
+def _check_stage(stage: StageConfig, where: str) -> None:
+    _check(
+        stage.heads >= 1 and stage.dim >= 1 and stage.dim % stage.heads == 0,
+        where,
+        "dim",
+        stage.dim,
+        f"a multiple of heads ({stage.heads})",
+    )
+    _check(len(stage.blocks) >= 1, where, "blocks", stage.blocks, "at least one block")
+    for block in stage.blocks:
+        _check(block in ATTENTIONS, where, "blocks", block, f"one of {', '.join(ATTENTIONS)}")
+    if WINDOW in stage.blocks or SHIFTED_WINDOW in stage.blocks:
+        _check(stage.window >= 1, where, "window", stage.window, "at least 1")
+    if SHIFTED_WINDOW in stage.blocks:
+        _check(stage.window >= 2, where, "window", stage.window, "at least 2 for shifted windows")
+    if NEIGHBORHOOD in stage.blocks:
+        _check(
+            stage.neighborhood % 2 == 1 and stage.neighborhood >= 3,
+            where,
+            "neighborhood",
+            stage.neighborhood,
+            "an odd number of at least 3",
+        )
+    if DEFORMABLE in stage.blocks:
+        d = stage.deformable
+        if d is None:
+            raise ConfigError(f"{where}: deformable: found None, expected a DeformableConfig")
+        _check(
+            d.groups >= 1 and stage.heads % d.groups == 0,
+            where,
+            "groups",
+            d.groups,
+            f"a divisor of heads ({stage.heads})",
+        )
+        _check(d.kernel >= 1, where, "kernel", d.kernel, "at least 1")
+        _check(d.stride >= 1, where, "stride", d.stride, "at least 1")
+        if d.position_rule == "dat++" and not d.offsets:
+            _check(d.position_encoding == "none", where, "position_encoding", d.position_encoding, "none without offsets")
+        _check(d.kernel % 2 == 1 or d.kernel == d.stride, where, "kernel", d.kernel, "an odd number, or the stride")
+        _check(
+            d.range_factor is None or d.range_factor >= 0,
+            where,
+            "range_factor",
+            d.range_factor,
+            "a number >= 0 or None",
+        )
+        _check(
+            d.position_rule in POSITION_RULES,
+            where,
+            "position_rule",
+            d.position_rule,
+            f"one of {', '.join(POSITION_RULES)}",
+        )
+        _check(
+            d.position_encoding in POSITION_ENCODINGS,
+            where,
+            "position_encoding",
+            d.position_encoding,
+            f"one of {', '.join(POSITION_ENCODINGS)}",
+        )
+
+
+# --- the published models ---------------------------------------------------------------------------------------------
+
+LOCAL_PAIR = (WINDOW, SHIFTED_WINDOW)
+DEFORMABLE_PAIR = (WINDOW, DEFORMABLE)
+NEIGHBORHOOD_PAIR = (NEIGHBORHOOD, DEFORMABLE)
+
+
+def _dat(
+    name: str,
+    size: int,
+    dim: int,
+    heads: int,
+    third_stage_pairs: int,
+    window: int,
+    groups: tuple[int, int],
+    drop_path: float,
+) -> ModelConfig:
+    """A model of the CVPR paper (its Table 1). `groups` are those of stages 3 and 4."""
+    blocks = (LOCAL_PAIR, LOCAL_PAIR, DEFORMABLE_PAIR * third_stage_pairs, DEFORMABLE_PAIR)
+    deformable = (
+        None,
+        None,
+        DeformableConfig(groups=groups[0], kernel=5),
+        DeformableConfig(groups=groups[1], kernel=3),
+    )
+    return ModelConfig(
+        name=name,
+        image_size=(size, size),
+        num_classes=1000,
+        resize_size=256 * size // 224,
+        stages=tuple(
+            StageConfig(dim * 2**i, heads * 2**i, blocks[i], window=window, deformable=deformable[i]) for i in range(4)
+        ),
+        drop_path=drop_path,
+    )
+
+
+def _datpp(
+    name: str,
+    size: int,
+    dim: int,
+    heads: int,
+    groups: tuple[int, ...],
+    drop_path: float,
+    *,
+    resize_size: int,
+    convolutional: bool = True,
+) -> ModelConfig:
+    """A model of the DAT++ paper. Without `convolutional`, plain patches and MLPs (the authors' `dat_p`)."""
+    blocks = (NEIGHBORHOOD_PAIR, NEIGHBORHOOD_PAIR * 2, NEIGHBORHOOD_PAIR * 9, (DEFORMABLE, DEFORMABLE))
+    strides, kernels = (8, 4, 2, 1), (9, 7, 5, 3)
+    return ModelConfig(
+        name=name,
+        image_size=(size, size),
+        num_classes=1000,
+        resize_size=resize_size,
+        stages=tuple(
+            StageConfig(
+                dim * 2**i,
+                heads * 2**i,
+                blocks[i],
+                deformable=DeformableConfig(
+                    groups[i], kernels[i], strides[i], range_factor=None, position_rule="dat++"
+                ),
+            )
+            for i in range(4)
+        ),
+        convolutional_patches=convolutional,
+        local_perception=convolutional,
+        convolutional_mlp=convolutional,
+        drop_path=drop_path,
+        table_image_size=(224, 224),
+    )
+
+
+PUBLISHED_CONFIGS = {
+    config.name: config
+    for config in (
+        _dat("dat_tiny", 224, 96, 3, 3, 7, (3, 6), 0.2),
+        _dat("dat_small", 224, 96, 3, 9, 7, (3, 6), 0.3),
+        _dat("dat_base", 224, 128, 4, 9, 7, (4, 8), 0.5),
+        _dat("dat_base_384", 384, 128, 4, 9, 12, (4, 8), 0.5),
+        _datpp("datpp_tiny", 224, 64, 2, (1, 2, 4, 8), 0.2, resize_size=256),
+        _datpp("datpp_small", 224, 96, 3, (1, 2, 3, 6), 0.4, resize_size=256),
+        _datpp("datpp_base", 224, 128, 4, (2, 4, 8, 16), 0.7, resize_size=256),
+        _datpp("datpp_base_384", 384, 128, 4, (2, 4, 8, 16), 0.6, resize_size=384),
+        _datpp("datplus_tiny", 224, 64, 2, (1, 2, 4, 8), 0.2, resize_size=256, convolutional=False),
+    )
+}
+
+
+def list_models() -> list[str]:
+    """The names `create_model` knows, in the order of the papers."""
+    return list(PUBLISHED_CONFIGS)
+
+
+def get_config(name: str) -> ModelConfig:
+    """The published configuration called `name`. Raises ConfigError listing the names there are."""
+    if name not in PUBLISHED_CONFIGS:
+        raise ConfigError(f"model name: found {name!r}, expected one of {', '.join(PUBLISHED_CONFIGS)}")
+    return PUBLISHED_CONFIGS[name]

@@ -1,0 +1,199 @@
+"""Parameter, Module and Context: the little machinery that turns pure operators into a model.
+
+An operator is a pure function that returns its output and its own backward (see `minidat.ops`). A module owns parameters
+and sub-modules and strings operators together. `Context.apply` is the only place where gradients reach a parameter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError, ShapeError
+
+Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+Backward = Callable[..., Any]
+
+
+class Parameter:
+    """A learnable array: its `value`, and the `grad` that backward passes add up in it.
+
+    A model is built without numbers: `value` stays None until `Module.initialize` draws it or `Module.load_state_dict`
+    sets it, so a 350 MB checkpoint is loaded without first drawing 350 MB of random numbers.
+    """
+
+    def __init__(self, shape: tuple[int, ...], initializer: Initializer) -> None:
+        self.shape = shape
+        self.initializer = initializer
+        self.value: np.ndarray = None  # type: ignore[assignment]  # set before a forward pass
+        self.grad: np.ndarray | None = None
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    def accumulate(self, gradient: np.ndarray) -> None:
+        """Add `gradient`, of the value's shape, to `grad`."""
+        if self.grad is None:
+            self.grad = gradient
+        else:
+            self.grad = self.grad + gradient
+
+
+@dataclass
+class AttentionRecord:
+    """What one attention module did on one batch, kept for pictures. Coordinates are (y, x) in [-1, 1]."""
+
+    positions: np.ndarray  # (B, groups, Hk, Wk, 2) sampling points
+    reference: np.ndarray  # (Hk, Wk, 2) the points before the offsets
+    attention: np.ndarray  # (B, heads, keys, queries) probabilities, queries in row-major order of the map
+    map_size: tuple[int, int]  # (H, W) of the queries
+
+
+@dataclass
+class Context:
+    """Everything a forward pass needs to know besides its input: the one thing that is passed along.
+
+    gradients: keep what backward needs, and return a backward (otherwise forward returns None in its place).
+    training:  dropout and stochastic depth are active; they draw from `rng`.
+    trace:     if a dict is given, deformable attention leaves an `AttentionRecord` in it under its module's path.
+    profile:   if a dict is given, the seconds spent in each operator are added up in it (`minidat bench`).
+    """
+
+    gradients: bool = False
+    training: bool = False
+    rng: np.random.Generator | None = None
+    trace: dict[str, AttentionRecord] | None = None
+    profile: dict[str, float] | None = None
+
+    def apply(self, op: Callable[..., Any], *arguments: Any, **settings: Any) -> tuple[Any, Backward]:
+        """Call `op` on arrays and Parameters (None where an optional argument is absent).
+
+        Returns the output and a backward for the *array* arguments alone: one gradient if there is one such argument,
+        else a tuple in their order. The gradients of Parameters are accumulated on the way. Without `gradients` the
+        operator's closure is dropped here, and with it all it kept: the backward is None.
+        """
+        values = [a.value if isinstance(a, Parameter) else a for a in arguments]
+        started = time.perf_counter()
+        output, op_backward = op(*values, **settings)
+        self._record(op.__name__, started)
+        if not self.gradients:
+            return output, None  # type: ignore[return-value]
+        del values
+
+        parameters = [a if isinstance(a, Parameter) else None for a in arguments]
+        is_array = [isinstance(a, np.ndarray) for a in arguments]
+
+        def backward(d_output: np.ndarray) -> Any:
+            started = time.perf_counter()
+            gradients = op_backward(d_output)
+            self._record(op.__name__ + " backward", started)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if parameter is not None:
+                    parameter.accumulate(gradient)
+            d_arrays = tuple(g for g, keep in zip(gradients, is_array, strict=True) if keep)
+            return d_arrays[0] if len(d_arrays) == 1 else d_arrays
+
+        return output, backward
+
+    def _record(self, name: str, started: float) -> None:
+        if self.profile is not None:
+            self.profile[name] = self.profile.get(name, 0.0) + time.perf_counter() - started
+
+
+class Module:
+    """Owns Parameters and sub-modules, found by attribute in the order they were assigned; lists of modules too.
+
+    A subclass defines `forward(x, context) -> (output, backward)`, where `backward(d_output)` returns the gradient of x.
+    """
+
+    path: str = ""  # dotted path from the model, set by the model when it is built
+
+    def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
+        raise NotImplementedError
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Inference: no gradients, nothing kept."""
+        return self.forward(x, Context())[0]
+
+    def children(self) -> Iterator[tuple[str, Parameter | Module]]:
+        """(name, Parameter or Module) for each attribute that is one, in order; list items are called `name.0`, ..."""
+        for name, value in vars(self).items():
+            if isinstance(value, (Parameter, Module)):
+                yield name, value
+            elif isinstance(value, list):
+                yield from (
+                    (f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, (Parameter, Module))
+                )
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(dotted path, module) of this module, path `prefix`, and all below it."""
+        yield prefix, self
+        for name, child in self.children():
+            if isinstance(child, Module):
+                yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(dotted name, Parameter), in order: `stages.2.blocks.1.attention.offset_conv.weight`."""
+        for path, module in self.named_modules():
+            for name, child in module.children():
+                if isinstance(child, Parameter):
+                    yield (f"{path}.{name}" if path else name), child
+
+    def parameter_count(self) -> int:
+        return sum(parameter.size for _, parameter in self.named_parameters())
+
+    def initialize(self, rng: np.random.Generator, dtype: Any = np.float32) -> None:
+        """Draw every parameter's value from its initializer, in order."""
+        for _, parameter in self.named_parameters():
+            parameter.value = parameter.initializer(rng, parameter.shape).astype(dtype, copy=False)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for _, parameter in self.named_parameters():
+            parameter.grad = None
+
+    def astype(self, dtype: Any) -> Module:
+        """Convert every value to `dtype`, in place; returns the module. Gradients are forgotten."""
+        for _, parameter in self.named_parameters():
+            parameter.value = parameter.value.astype(dtype, copy=False)
+            parameter.grad = None
+        return self
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """name -> value of every parameter (the arrays themselves, not copies)."""
+        return {name: parameter.value for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray], *, copy: bool = True) -> None:
+        """Set every parameter. Values keep the dtype the model has; a model without values takes that of `state`.
+
+        With `copy=False` an array that already has the right dtype becomes the value itself. Raises CheckpointError listing *every* missing name, unknown name and wrong shape; nothing is changed then.
+        """
+        parameters = dict(self.named_parameters())
+        problems = [f"missing {name}" for name in parameters if name not in state]
+        problems += [f"unexpected {name}" for name in state if name not in parameters]
+        problems += [
+            f"{name} has shape {np.shape(state[name])}, expected {parameter.shape}"
+            for name, parameter in parameters.items()
+            if name in state and np.shape(state[name]) != parameter.shape
+        ]
+        if problems:
+            raise CheckpointError(f"the weights do not fit the model: {'; '.join(problems)}")
+        for name, parameter in parameters.items():
+            value = np.asarray(state[name])
+            dtype = value.dtype if parameter.value is None else parameter.value.dtype
+            parameter.value = np.array(value, dtype=dtype, order="C", copy=True if copy else None)
+            parameter.grad = None
+
+
+def check_images(images: np.ndarray) -> None:
+    """Raise ShapeError unless `images` is a (B, H, W, 3) array of floats."""
+    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape or images.dtype.kind != "f":
+        raise ShapeError(
+            f"images: found shape {images.shape} of {images.dtype}, expected (batch, height, width, 3) normalised floats "
+            "(see minidat.preprocess)"
+        )

@@ -1,0 +1,138 @@
+"""Activations: what stands between the linear maps. Each works element by element, but softmax, which works along an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ._threads import chunked
+
+Backward = Callable[[np.ndarray], tuple[np.ndarray]]
+
+
+def relu(x: np.ndarray) -> tuple[np.ndarray, Backward]:
+    """output = max(0, x); the derivative at 0 is taken as 0, as PyTorch does.
+
+    x: (...) -> output: (...), the same shape.
+    Reference: torch.nn.functional.relu; hidden layer of the log-spaced position bias of DAT++.
+    """
+    output = np.maximum(x, 0)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
+        return (d_output * (output > 0),)
+
+    return output, backward
+
+
+def tanh(x: np.ndarray) -> tuple[np.ndarray, Backward]:
+    """output = tanh(x).
+
+    x: (...) -> output: (...), the same shape.
+    Reference: the squashing of offsets in section 3.2 of the DAT paper (arXiv 2201.00520).
+    """
+    output = np.tanh(x)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
+        return (d_output * (1 - output * output),)  # tanh' = 1 - tanh^2
+
+    return output, backward
+
+
+def softmax(x: np.ndarray, *, axis: int = -1) -> tuple[np.ndarray, Backward]:
+    """output = exp(x) / sum(exp(x)) along `axis`, computed from x - max(x), so that no score overflows.
+
+    x: (..., N, ...), N on `axis` -> output: the same shape, non-negative, summing to 1 along `axis`.
+    Reference: torch.nn.functional.softmax; Eq. 2 of the DAT paper (arXiv 2201.00520).
+    """
+    output = x - x.max(axis=axis, keepdims=True)
+    np.exp(output, out=output)
+    output /= output.sum(axis=axis, keepdims=True)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
+        d_x = d_output * output  # d_x = p (d - sum(d p))
+        d_x -= output * d_x.sum(axis=axis, keepdims=True)
+        return (d_x,)
+
+    return output, backward
+
+
+def gelu(x: np.ndarray, *, inference: bool = False) -> tuple[np.ndarray, Backward | None]:
+    """The exact GELU: output = x Phi(x), with Phi the distribution function of the standard normal.
+
+    x: (...) -> output: (...), the same shape. float64 is exact to rounding (SciPy's ndtr); float32 to 3e-7 absolute.
+    With `inference` the output overwrites x and there is no backward (None).
+    Reference: arXiv 1606.08415, section 2; torch.nn.functional.gelu.
+    """
+    rows = x.reshape(-1, x.shape[-1]) if x.ndim > 1 and x.flags.c_contiguous else np.ascontiguousarray(x).reshape(-1, 1)
+    output = rows if inference else np.empty_like(rows)
+    derivative = None if inference else np.empty_like(rows)  # Phi(x) + x phi(x): all that backward needs
+    gelu_part = _gelu_float32 if x.dtype == np.float32 else _gelu_exact
+
+    def work(part: slice) -> None:
+        gelu_part(rows[part], output[part], None if derivative is None else derivative[part])
+
+    chunked(work, *rows.shape)
+    if derivative is None:
+        return output.reshape(x.shape), None
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
+        return (d_output * derivative.reshape(x.shape),)
+
+    return output.reshape(x.shape), backward
+
+
+def _gelu_exact(x: np.ndarray, output: np.ndarray, derivative: np.ndarray | None) -> None:
+    """Write x Phi(x) to `output` (may be x) and Phi(x) + x phi(x) to `derivative`, with SciPy's Phi."""
+    from scipy.special import ndtr
+
+    probability = ndtr(x)
+    if derivative is not None:
+        np.multiply(x, np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi), out=derivative)
+        derivative += probability
+    np.multiply(x, probability, out=output)
+
+
+def _gelu_float32(x: np.ndarray, output: np.ndarray, derivative: np.ndarray | None) -> None:
+    """As `_gelu_exact`, several times faster: Phi(-z) = phi(z) t (b1 + t (b2 + ...)) with t = 1 / (1 + 0.2316419 z), z = |x|.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17; the error of Phi is below 7.5e-8. Here the
+    b's are divided by sqrt(2 pi), which phi(z) = exp(-z^2 / 2) / sqrt(2 pi) then need not be.
+    """
+    one_over_root = (2 * np.pi) ** -0.5
+    with np.errstate(over="ignore"):  # a z^2 beyond float32 gives a density of 0, as it should
+        z = np.abs(x)
+        t = z * np.float32(0.2316419)
+        t += 1
+        np.reciprocal(t, out=t)
+        tail = t * np.float32(1.330274429 * one_over_root)
+        for coefficient in (-1.821255978, 1.781477937, -0.356563782, 0.319381530):
+            tail += np.float32(coefficient * one_over_root)
+            tail *= t
+        density = np.multiply(z, z, out=t)
+        density *= np.float32(-0.5)
+        np.exp(density, out=density)
+        tail *= density  # Phi(-z)
+        center = np.subtract(np.float32(0.5), tail, out=tail)  # Phi(z) - 1/2
+        if derivative is not None:
+            density *= x
+            density *= np.float32(one_over_root)  # x phi(x)
+            np.copysign(center, x, out=derivative)  # Phi(x) - 1/2
+            derivative += np.float32(0.5)
+            derivative += density
+        np.multiply(x, np.float32(0.5), out=output)  # x Phi(x) = x / 2 + z (Phi(z) - 1/2)
+        z *= center
+        output += z
+
+
+def log_spaced(x: np.ndarray) -> tuple[np.ndarray, Backward]:
+    """Compress distances: output = sign(x) log2(1 + |x|) / log2(8), so that +-7 becomes +-1.
+
+    x: (...) -> output: (...), the same shape. Source: Swin V2 (arXiv 2111.09883), Eq. 4, with the authors' divisor.
+    """
+    magnitude = np.abs(x) + 1
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
+        return (d_output * np.abs(np.sign(x)) / (magnitude * x.dtype.type(3 * np.log(2))),)
+
+    return np.copysign(np.log2(magnitude) / 3, x), backward

@@ -1,0 +1,158 @@
+"""Two-dimensional convolution on channels-last maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._shapes import check, pair
+from ._threads import parallel
+from .linear import add_bias, linear
+
+Pair = tuple[int, int]
+
+
+def conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    groups: int = 1,
+) -> tuple[np.ndarray, Any]:
+    """Cross-correlate x with a kernel: output[y, x, d] = b[d] + sum_ijc w[d, c, i, j] x[y s + i - p, x s + j - p, c].
+
+    x: (B, H, W, C), weight: (D, C / groups, kh, kw), bias: (D,) or None -> output: (B, H', W', D) with
+    H' = (H + 2 padding - kh) // stride + 1. `stride` and `padding` (zeros) are one int or a (y, x) pair. Group g of the
+    output channels sees group g of the input channels only. Raises ShapeError if channels, groups and kernel do not fit.
+    Source: torch.nn.functional.conv2d.
+    """
+    stride, padding = pair(stride), pair(padding)
+    channels, outputs, kernel = x.shape[-1], weight.shape[0], weight.shape[2:]
+    check(x.ndim == 4, "conv2d", "x", x.shape, "(batch, height, width, channels)")
+    check(channels == weight.shape[1] * groups, "conv2d", "channels of x", channels, weight.shape[1] * groups)
+    check(outputs % groups == 0, "conv2d", "output channels", outputs, f"a multiple of groups ({groups})")
+    check(
+        min(*stride, groups) >= 1 and min(padding) >= 0,
+        "conv2d",
+        "stride, padding, groups",
+        (stride, padding, groups),
+        "positive",
+    )
+    padded_size = (x.shape[1] + 2 * padding[0], x.shape[2] + 2 * padding[1])
+    check(
+        padded_size[0] >= kernel[0] and padded_size[1] >= kernel[1],
+        "conv2d",
+        "padded map",
+        padded_size,
+        f"at least the kernel, {kernel}",
+    )
+
+    if kernel == stride == (1, 1) and padding == (0, 0) and groups == 1:
+        return _pointwise(x, weight, bias)
+    convolve = _depthwise if groups == channels == outputs else _grouped
+    output, padded_backward = convolve(_pad(x, padding), weight, stride, groups)
+    if bias is not None:
+        add_bias(output.reshape(-1, outputs), bias)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        d_padded, d_weight = padded_backward(d_output)
+        d_x = d_padded[:, padding[0] : padding[0] + x.shape[1], padding[1] : padding[1] + x.shape[2]]
+        return d_x, d_weight, None if bias is None else d_output.sum(axis=(0, 1, 2))
+
+    return output, backward
+
+
+def _pointwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Any]:
+    """A 1x1 convolution is a linear layer on the pixels."""
+    output, linear_backward = linear(x, weight[:, :, 0, 0], bias)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        d_x, d_weight, d_bias = linear_backward(d_output)
+        return d_x, d_weight[:, :, None, None], d_bias
+
+    return output, backward
+
+
+def _grouped(x: np.ndarray, weight: np.ndarray, stride: Pair, groups: int) -> tuple[np.ndarray, Any]:
+    """Any convolution without padding: each output pixel's patch becomes a row, the kernel a matrix (im2col)."""
+    outputs, group_channels, kh, kw = weight.shape
+    patches = _windows(x, (kh, kw), stride)  # (B, H', W', kh, kw, C), a view
+    batch, height, width = patches.shape[:3]
+    columns = patches.reshape(-1, kh * kw, groups, group_channels).swapaxes(1, 2)  # (N, groups, taps, C / groups)
+    columns = columns.reshape(-1, groups, kh * kw * group_channels).swapaxes(0, 1)  # (groups, N, taps C / groups)
+    # (D, C / groups, kh, kw) -> (groups, D / groups, taps C / groups)
+    matrix = weight.transpose(0, 2, 3, 1).reshape(groups, outputs // groups, -1)
+    output = (columns @ matrix.swapaxes(1, 2)).swapaxes(0, 1).reshape(batch, height, width, outputs)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        d_rows = d_output.reshape(-1, groups, outputs // groups).swapaxes(0, 1)  # (groups, N, D / groups)
+        d_matrix = d_rows.swapaxes(1, 2) @ columns
+        d_weight = d_matrix.reshape(outputs, kh, kw, group_channels).transpose(0, 3, 1, 2)
+        d_columns = (d_rows @ matrix).swapaxes(0, 1).reshape(-1, groups, kh * kw, group_channels).swapaxes(1, 2)
+        d_patches = d_columns.reshape(batch, height, width, kh, kw, groups * group_channels)
+        d_x = np.zeros_like(x)
+        for i in range(kh):
+            for j in range(kw):
+                _tap(d_x, i, j, (height, width), stride)[...] += d_patches[:, :, :, i, j]
+        return d_x, np.ascontiguousarray(d_weight)
+
+    return output, backward
+
+
+def _depthwise(x: np.ndarray, weight: np.ndarray, stride: Pair, groups: int) -> tuple[np.ndarray, Any]:
+    """Each channel with its own kernel, without padding: a weighted sum of shifted views, no matrix product."""
+    kernel = weight.shape[2:]
+    taps = np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))  # (kh, kw, C)
+    output = _correlate(x, taps, stride)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # d_x is the correlation of d_output, spread out by the stride, with the kernel turned by 180 degrees
+        batch, height, width, channels = d_output.shape
+        spread = np.zeros((batch, x.shape[1] + kernel[0] - 1, x.shape[2] + kernel[1] - 1, channels), x.dtype)
+        _tap(spread, kernel[0] - 1, kernel[1] - 1, (height, width), stride)[...] = d_output
+        d_x = _correlate(spread, taps[::-1, ::-1], (1, 1))
+        d_taps = np.empty_like(taps)
+        for i in range(kernel[0]):
+            for j in range(kernel[1]):
+                np.einsum("bhwc,bhwc->c", _tap(x, i, j, (height, width), stride), d_output, out=d_taps[i, j])
+        return d_x, np.ascontiguousarray(d_taps.transpose(2, 0, 1))[:, None]
+
+    return output, backward
+
+
+def _correlate(x: np.ndarray, taps: np.ndarray, stride: Pair) -> np.ndarray:
+    """output[y, x, c] = sum_ij taps[i, j, c] x[y s + i, x s + j, c]; x (B, H, W, C), taps (kh, kw, C)."""
+    patches = _windows(x, taps.shape[:2], stride)  # (B, H', W', kh, kw, C)
+    output = np.empty((*patches.shape[:3], x.shape[-1]), x.dtype)
+
+    def work(start: int, stop: int) -> None:
+        for row in range(start, stop):
+            image, y = divmod(row, output.shape[1])
+            np.einsum("wijc,ijc->wc", patches[image, y], taps, out=output[image, y])
+
+    parallel(work, output.shape[0] * output.shape[1], grain=max(1, 4096 // max(1, output.shape[2] * output.shape[3])))
+    return output
+
+
+def _windows(x: np.ndarray, kernel: tuple[int, ...], stride: Pair) -> np.ndarray:
+    """A view (B, H', W', kh, kw, C) of x (B, H, W, C): the patch that each output pixel sees."""
+    view = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(1, 2))  # (B, H', W', C, kh, kw)
+    return view[:, :: stride[0], :: stride[1]].transpose(0, 1, 2, 4, 5, 3)
+
+
+def _tap(x: np.ndarray, i: int, j: int, size: Pair, stride: Pair) -> np.ndarray:
+    """The view (B, H', W', C) of x that tap (i, j) of the kernel meets, for an output of `size`."""
+    return x[:, i : i + (size[0] - 1) * stride[0] + 1 : stride[0], j : j + (size[1] - 1) * stride[1] + 1 : stride[1]]
+
+
+def _pad(x: np.ndarray, padding: Pair) -> np.ndarray:
+    """x with `padding` zeros around the map."""
+    if padding == (0, 0):
+        return x
+    batch, height, width, channels = x.shape
+    padded = np.zeros((batch, height + 2 * padding[0], width + 2 * padding[1], channels), x.dtype)
+    padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width] = x
+    return padded

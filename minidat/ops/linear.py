@@ -1,0 +1,55 @@
+"""The linear layer and the per-channel factor: what mixes channels at one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._shapes import check
+from ._threads import chunked
+
+
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Any]:
+    """Map the last axis of x by a matrix: output = x W^T + b.
+
+    x: (..., C), weight: (D, C), bias: (D,) or None -> output: (..., D).
+    Raises ShapeError if the last axis of x is not C. Source: Eq. 1 of the DAT paper (its W_q, W_k, W_v, W_o).
+    """
+    check(x.shape[-1] == weight.shape[1], "linear", "last axis of x", x.shape, f"(..., {weight.shape[1]})")
+    rows = x.reshape(-1, x.shape[-1])  # (N, C)
+    output = rows @ weight.T
+    if bias is not None:
+        add_bias(output, bias)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        d_rows = d_output.reshape(-1, d_output.shape[-1])  # (N, D)
+        d_x = (d_rows @ weight).reshape(x.shape)
+        d_weight = d_rows.T @ rows
+        d_bias = None if bias is None else d_rows.sum(axis=0)
+        return d_x, d_weight, d_bias
+
+    return output.reshape(*x.shape[:-1], weight.shape[0]), backward
+
+
+def add_bias(rows: np.ndarray, bias: np.ndarray) -> None:
+    """rows (N, D) += bias (D,), in place."""
+
+    def work(part: slice) -> None:
+        rows[part] += bias
+
+    chunked(work, *rows.shape)
+
+
+def scale_channels(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Any]:
+    """Multiply each channel by its own factor: output = x * w.
+
+    x: (..., C), weight: (C,) -> output: (..., C). Source: LayerScale, arXiv 2103.17239, Eq. 3.
+    """
+    check(x.shape[-1:] == weight.shape, "scale_channels", "last axis of x", x.shape, f"(..., {weight.shape[0]})")
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        d_weight = np.einsum("nc,nc->c", d_output.reshape(-1, x.shape[-1]), x.reshape(-1, x.shape[-1]))
+        return d_output * weight, d_weight
+
+    return x * weight, backward

@@ -1,0 +1,241 @@
+"""Where deformable attention looks, and how it reads a map between the pixels.
+
+Positions are (y, x) in [-1, 1] over the map. With *aligned corners*, -1 and 1 are the centres of the first and last pixel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._shapes import check
+from ._threads import parallel
+
+# --- the grid and the offsets -----------------------------------------------------------------------------------------
+
+
+def reference_points(size: int, *, rule: str, dtype: Any = np.float32) -> np.ndarray:
+    """The coordinates on one axis of the uniform grid that sampling starts from: (size,), for i = 0 ... size - 1.
+
+    rule "dat": (i + 0.5) / size * 2 - 1, the centres of `size` equal cells (CVPR paper, section 3.2).
+    rule "dat++": (i + 0.5) / (size - 1) * 2 - 1, whose last point lies beyond 1 (the authors' DAT++ code); a single
+    point, which that formula would divide by zero, is put at the centre, 0.
+    """
+    i = np.arange(size)
+    if rule == "dat":
+        return ((i + 0.5) / size * 2 - 1).astype(dtype)
+    return ((i + 0.5) / (size - 1) * 2 - 1).astype(dtype) if size > 1 else np.zeros(1, dtype)
+
+
+def query_points(size: int, *, rule: str, dtype: Any = np.float32) -> np.ndarray:
+    """The coordinates on one axis of the queries, for their distance to the sampling points: (size,).
+
+    rule "dat": those of `reference_points`. rule "dat++": i / (size - 1) * 2 - 1, the pixels' own aligned-corners
+    coordinates (0 for a single pixel).
+    """
+    if rule == "dat":
+        return reference_points(size, rule=rule, dtype=dtype)
+    return (np.arange(size) / (size - 1) * 2 - 1).astype(dtype) if size > 1 else np.zeros(1, dtype)
+
+
+def sampling_points(offsets: np.ndarray, *, rule: str, range_factor: float | None) -> tuple[np.ndarray, Any]:
+    """Move the reference points by the offsets: position = reference + tanh(offset) * range_factor / n.
+
+    offsets: (B, groups, Hk, Wk, 2), (y, x) -> positions: the same shape. n is the number of points on that axis
+    (rule "dat") or that number less one (rule "dat++"; offset 0 if that is 0). With range_factor None the offset is not
+    squashed; the position is bounded instead: tanh(reference + offset) for "dat", clip(reference + offset, -1, 1) for
+    "dat++". Source: DAT, section 3.2 (its s tanh); DAT++, section 3.3.
+    """
+    height, width = offsets.shape[2:4]
+    reference = np.stack(
+        np.meshgrid(*(reference_points(n, rule=rule, dtype=offsets.dtype) for n in (height, width)), indexing="ij"),
+        axis=-1,
+    )  # (Hk, Wk, 2)
+
+    if range_factor is not None:
+        cells = np.array([height, width], offsets.dtype) - (rule == "dat++")
+        reach = np.divide(range_factor, cells, out=np.zeros_like(cells), where=cells > 0)
+        squashed = np.tanh(offsets)
+        return reference + squashed * reach, lambda d_positions: (d_positions * reach * (1 - squashed**2),)
+    moved = reference + offsets
+    if rule == "dat":
+        positions = np.tanh(moved)
+        return positions, lambda d_positions: (d_positions * (1 - positions**2),)
+    inside = (moved >= -1) & (moved <= 1)  # the gradient passes at the bounds themselves, as PyTorch's clamp has it
+    return moved.clip(-1, 1), lambda d_positions: (d_positions * inside,)
+
+
+# --- sampling a map at any points -------------------------------------------------------------------------------------
+
+
+def grid_sample(x: np.ndarray, positions: np.ndarray, *, align_corners: bool = True) -> tuple[np.ndarray, Any]:
+    """Read a map between its pixels: output = sum over pixels of max(0, 1 - |py - y|) max(0, 1 - |px - x|) x[y, x].
+
+    x: (B, H, W, groups * Cg), positions: (B, groups, Hs, Ws, 2), (y, x) in [-1, 1]; group g of the channels is read at
+    positions[:, g] -> output: (B, Hs, Ws, groups * Cg). Only the four pixels around p count; outside the map there are
+    zeros. In pixels p = (position + 1) / 2 * (n - 1), or ((position + 1) n - 1) / 2 without `align_corners`.
+    Raises ShapeError if batch or groups do not fit. Source: DAT, Eq. 5-6; torch.nn.functional.grid_sample.
+    """
+    batch, height, width, channels = x.shape
+    check(
+        positions.ndim == 5 and len(positions) == batch,
+        "grid_sample",
+        "positions",
+        positions.shape,
+        f"({batch}, groups, Hs, Ws, 2)",
+    )
+    groups, rows, columns = positions.shape[1:4]
+    check(channels % groups == 0, "grid_sample", "channels of x", channels, f"a multiple of groups ({groups})")
+    pixels_y, scale_y = _to_pixels(positions[..., 0], height, align_corners)  # (B, groups, Hs, Ws)
+    pixels_x, scale_x = _to_pixels(positions[..., 1], width, align_corners)
+    y0, x0 = np.floor(pixels_y), np.floor(pixels_x)
+    fraction_y, fraction_x = pixels_y - y0, pixels_x - x0
+
+    # a map of vectors: x[b, y, x, g] is row ((b H + y) W + x) groups + g of this matrix
+    vectors = x.reshape(batch * height * width * groups, channels // groups)
+    image = np.arange(batch)[:, None, None, None]
+    group = np.arange(groups)[:, None, None]
+
+    def corner(dy: int, dx: int) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers of the pixels at (y0 + dy, x0 + dx), and 1 where there is such a pixel, 0 where there is none."""
+        y, x_ = y0 + dy, x0 + dx
+        exists = (y >= 0) & (y < height) & (x_ >= 0) & (x_ < width)
+        row = (image * height + y.clip(0, height - 1).astype(np.intp)) * width + x_.clip(0, width - 1).astype(np.intp)
+        return row * groups + group, exists.astype(x.dtype)
+
+    corners = []  # (row numbers, weight, d weight / d y, d weight / d x), each (B, groups, Hs, Ws)
+    for dy, weight_y in ((0, 1 - fraction_y), (1, fraction_y)):
+        for dx, weight_x in ((0, 1 - fraction_x), (1, fraction_x)):
+            row, exists = corner(dy, dx)
+            slopes = (2 * dy - 1) * weight_x * exists, (2 * dx - 1) * weight_y * exists
+            corners.append((row, weight_y * weight_x * exists, *slopes))
+
+    output = np.zeros((batch, groups, rows, columns, channels // groups), x.dtype)
+    for row, weight, _, _ in corners:
+        output += vectors[row] * weight[..., None]
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        d_samples = d_output.reshape(batch, rows, columns, groups, -1).transpose(0, 3, 1, 2, 4)  # as output
+        d_y, d_x = np.zeros_like(pixels_y), np.zeros_like(pixels_x)
+        for row, _, slope_y, slope_x in corners:
+            agreement = np.einsum("bghwc,bghwc->bghw", vectors[row], d_samples)
+            d_y += agreement * slope_y
+            d_x += agreement * slope_x
+        d_positions = np.stack([d_y * scale_y, d_x * scale_x], axis=-1)
+        d_vectors = _scatter(corners, d_samples.reshape(-1, channels // groups), len(vectors))
+        return d_vectors.reshape(x.shape), d_positions
+
+    # (B, groups, Hs, Ws, Cg) -> (B, Hs, Ws, groups Cg)
+    return output.transpose(0, 2, 3, 1, 4).reshape(batch, rows, columns, channels), backward
+
+
+def _to_pixels(positions: np.ndarray, size: int, align_corners: bool) -> tuple[np.ndarray, Any]:
+    """Positions in [-1, 1] as pixel coordinates, and the factor between the two."""
+    if align_corners:
+        scale = positions.dtype.type((size - 1) / 2)
+        return (positions + 1) * scale, scale
+    scale = positions.dtype.type(size / 2)
+    return (positions + 1) * scale - positions.dtype.type(0.5), scale
+
+
+def _scatter(corners: list[Any], d_samples: np.ndarray, count: int) -> np.ndarray:
+    """Add each sample's gradient to the pixels it was read from: the transpose of sampling, as a sparse matrix product.
+
+    d_samples: (N, C) -> (count, C).
+    """
+    from scipy.sparse import csr_array
+
+    pixel = np.concatenate([row.ravel() for row, *_ in corners])
+    weight = np.concatenate([weight.ravel() for _, weight, *_ in corners])
+    sample = np.tile(np.arange(len(d_samples)), len(corners))
+    return csr_array((weight, (pixel, sample)), shape=(count, len(d_samples))) @ d_samples
+
+
+# --- sampling a table on a product grid -------------------------------------------------------------------------------
+
+
+def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, Any]:
+    """Bilinear samples of a table at every (row, column) of a grid, one grid for each key:
+
+        output[b, n, k, i, j] = sum_rc max(0, 1 - |rows[b, g, k, i] - r|) max(0, 1 - |columns[b, g, k, j] - c|) table[n, r, c]
+
+    table: (heads, R, C), rows: (B, groups, K, Qy), columns: (B, groups, K, Qx), in pixels of the table, zeros outside it;
+    g is the group of head n -> output: (B, heads, K, Qy, Qx). The queries of deformable attention form such a grid, seen
+    from any one key, so the relative position bias is two small matrix products with "hat" matrices instead of four
+    gathers for each query and key. Raises ShapeError if the groups do not divide the heads or differ. Source: DAT, section
+    3.2 (deformable relative position bias); exact, not an approximation.
+    """
+    batch, groups, keys, grid_rows = rows.shape
+    grid_columns = columns.shape[-1]
+    check(columns.shape[:3] == rows.shape[:3], "sample_product_grid", "columns", columns.shape, (*rows.shape[:3], "Qx"))
+    check(
+        len(table) % groups == 0,
+        "sample_product_grid",
+        "heads of table",
+        len(table),
+        f"a multiple of groups ({groups})",
+    )
+    heads, table_rows, table_columns = len(table) // groups, *table.shape[1:]
+    output_shape = (batch, groups, heads, keys, grid_rows, grid_columns)
+    output = np.empty(output_shape, table.dtype)
+    problems = [(b, g) for b in range(batch) for g in range(groups)]
+    stacked_table = table.reshape(groups, heads * table_rows, table_columns)
+    key_step = max(
+        1, 262144 // (heads * table_rows * grid_columns)
+    )  # keys at once: their partial sums stay in the cache
+    tasks = [(b, g, slice(k, min(k + key_step, keys))) for b, g in problems for k in range(0, keys, key_step)]
+
+    def partial_sums(b: int, g: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Hat matrices of the columns (k, C, Qx), and the table contracted with them: (k, heads, R, Qx)."""
+        hats = _hats(columns[b, g, part], table_columns).swapaxes(1, 2)
+        return hats, (stacked_table[g] @ hats).reshape(-1, heads, table_rows, grid_columns)
+
+    def work(start: int, stop: int) -> None:
+        for b, g, part in tasks[start:stop]:
+            _, sums = partial_sums(b, g, part)
+            row_hats = _hats(rows[b, g, part], table_rows)  # (k, Qy, R)
+            np.matmul(row_hats, sums.swapaxes(0, 1), out=output[b, g, :, part])
+
+    parallel(work, len(tasks))
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        d_output = d_output.reshape(output_shape)
+        d_rows, d_columns = np.empty_like(rows), np.empty_like(columns)
+        d_tables = np.zeros((len(tasks), heads * table_rows, table_columns), table.dtype)
+
+        def work(start: int, stop: int) -> None:
+            for task in range(start, stop):
+                b, g, part = tasks[task]
+                d_part = d_output[b, g, :, part].swapaxes(0, 1)  # (k, heads, Qy, Qx)
+                column_hats, sums = partial_sums(b, g, part)
+                row_hats = _hats(rows[b, g, part], table_rows)[:, None]  # (k, 1, Qy, R)
+                d_row_hats = (d_part @ sums.swapaxes(2, 3)).sum(axis=1)  # (k, Qy, R)
+                d_sums = (row_hats.swapaxes(2, 3) @ d_part).reshape(-1, heads * table_rows, grid_columns)
+                d_column_hats = stacked_table[g].T @ d_sums  # (k, C, Qx)
+                d_tables[task] = np.tensordot(d_sums, column_hats, axes=((0, 2), (0, 2)))
+                d_rows[b, g, part] = (d_row_hats * _hat_slopes(rows[b, g, part], table_rows)).sum(axis=-1)
+                slopes = _hat_slopes(columns[b, g, part], table_columns).swapaxes(1, 2)
+                d_columns[b, g, part] = (d_column_hats * slopes).sum(axis=1)
+
+        parallel(work, len(tasks))
+        d_table = np.zeros_like(stacked_table)
+        for (_, g, _), d_part in zip(tasks, d_tables, strict=True):
+            d_table[g] += d_part
+        return d_table.reshape(table.shape), d_rows, d_columns
+
+    return output.reshape(batch, groups * heads, keys, grid_rows, grid_columns), backward
+
+
+def _hats(t: np.ndarray, size: int) -> np.ndarray:
+    """max(0, 1 - |t - r|) for r = 0 ... size - 1: (..., N) -> (..., N, size)."""
+    distance = t[..., None] - np.arange(size, dtype=t.dtype)
+    np.abs(distance, out=distance)
+    np.subtract(1, distance, out=distance)
+    return np.maximum(distance, 0, out=distance)
+
+
+def _hat_slopes(t: np.ndarray, size: int) -> np.ndarray:
+    """The derivative of `_hats` by t: 1 left of the top (-1 < t - r < 0), -1 from the top on (0 <= t - r < 1), else 0."""
+    distance = t[..., None] - np.arange(size, dtype=t.dtype)
+    return ((distance > -1) & (distance < 0)).astype(t.dtype) - ((distance >= 0) & (distance < 1))
