@@ -17,8 +17,9 @@ INFERENCE_TOKENS = 4096  # worked on at once: what a block makes of them stays n
 class Block(Module):
     """x += attention(norm1(x)), x += mlp(norm2(x)); x: (B, H, W, dim) -> the same shape.
 
-    In front of them DAT++ has a local perception unit, x += depthwise 3x3 convolution of x. Each branch may have a learned
-    factor a channel (layer scale), and while training it is dropped for whole images at `drop_rate` (stochastic depth).
+    In front of them DAT++ has a local perception unit, x += depthwise 3x3 convolution of x. Each branch may have a
+    learned factor a channel (layer scale), and while training it is dropped for whole images at `drop_rate`
+    (stochastic depth).
     """
 
     def __init__(self, config: ModelConfig, stage: StageConfig, attention: Module, drop_rate: float) -> None:
@@ -73,7 +74,7 @@ class Block(Module):
 
 
 def _add(x: np.ndarray, branch: np.ndarray) -> np.ndarray:
-    """x + branch, in the branch's memory: the last operator of a branch is one whose backward does not need its output."""
+    """x + branch, in the memory of the branch: no operator that ends one needs its output for its backward."""
     branch += x
     return branch
 

@@ -24,8 +24,8 @@ KINDS = ("convolution", "linear", "attention", "layer norm", "sampling")
 def count_operations(model: DAT, image_size: Size | None = None) -> dict[str, Counter[str]]:
     """Multiply-adds for one image of `image_size` (height, width; default: the config's), by part and by kind.
 
-    -> {"patch embedding": {kind: number}, "stage 1": ..., ..., "classifier": ...}, kinds as in KINDS. A stage includes the
-    down-sampling in front of it. The model needs no values.
+    -> {"patch embedding": {kind: number}, "stage 1": ..., ..., "classifier": ...}, kinds as in KINDS. A stage includes
+    the down-sampling in front of it. The model needs no values.
     """
     size = image_size or model.config.image_size
     parts: dict[str, Counter[str]] = {"patch embedding": _embedding(model.patch_embedding, size)}

@@ -23,9 +23,9 @@ class DeformableConfig:
 
     groups: channel groups that are offset separately (they divide the heads); kernel: side of the offset network's
     depthwise convolution; stride: queries per sampling point on each axis; range_factor: offsets are squashed to
-    +-range_factor / (number of points), None leaves them unbounded and bounds the positions instead; position_rule:
-    the coordinate conventions of the paper meant, "dat" or "dat++"; position_encoding: what is added for the distance of
-    query and key, one of POSITION_ENCODINGS; offsets: False samples at the reference points (the paper's ablation).
+    +-range_factor / (number of points), None leaves them unbounded and bounds the positions instead; position_rule: the
+    paper whose coordinates are meant, "dat" or "dat++"; position_encoding: what tells the scores of the distance
+    between query and key, one of POSITION_ENCODINGS; offsets: False samples at the reference points (an ablation).
     """
 
     groups: int
@@ -157,7 +157,7 @@ class ModelConfig:
 
 def _typed(cls: Any, data: dict[str, Any]) -> Any:
     """cls(**data), after checking each field against its annotation (JSON brings whatever a file holds)."""
-    accepted = {
+    accepted: dict[str, Any] = {
         "int": int, "str": str, "bool": bool, "float": (int, float), "float | None": (int, float, type(None)),
         "tuple[int, int]": tuple, "tuple[int, int] | None": (tuple, type(None)), "tuple[str, ...]": tuple,
         "tuple[StageConfig, ...]": tuple, "DeformableConfig | None": (DeformableConfig, type(None)),
@@ -213,7 +213,9 @@ def _check_stage(stage: StageConfig, where: str) -> None:
         _check(d.kernel >= 1, where, "kernel", d.kernel, "at least 1")
         _check(d.stride >= 1, where, "stride", d.stride, "at least 1")
         if d.position_rule == "dat++" and not d.offsets:
-            _check(d.position_encoding == "none", where, "position_encoding", d.position_encoding, "none without offsets")
+            _check(
+                d.position_encoding == "none", where, "position_encoding", d.position_encoding, "none without offsets"
+            )
         _check(d.kernel % 2 == 1 or d.kernel == d.stride, where, "kernel", d.kernel, "an odd number, or the stride")
         _check(
             d.range_factor is None or d.range_factor >= 0,

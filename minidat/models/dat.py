@@ -18,8 +18,8 @@ from .patch_embedding import ConvolutionalPatchEmbedding, Downsampling, PatchEmb
 class DAT(Module):
     """images (B, H, W, 3), normalised floats -> logits (B, num_classes).
 
-    Images may have any size, square or not. Where a patch, a window or a stride does not divide a map, the map is padded
-    with zeros at the right and the bottom (see PatchEmbedding, WindowAttention and NeighborhoodAttention).
+    Images may have any size, square or not. Where a patch, a window or a stride does not divide a map, the map is
+    padded with zeros at the right and the bottom (see PatchEmbedding, WindowAttention and NeighborhoodAttention).
 
     `labels` names the classes, in the order of the logits, or is None.
     """
@@ -49,11 +49,11 @@ class DAT(Module):
         return self.head.weight.value.dtype
 
     def features(self, images: np.ndarray) -> list[np.ndarray]:
-        """The maps of the four stages, for dense prediction: (B, H / p, W / p, dim), then half the size each (inference)."""
+        """The four stages' maps, for dense prediction: (B, H / p, W / p, dim), then half the size each (inference)."""
         return self.forward_features(images, Context())[0]
 
     def forward_features(self, images: np.ndarray, context: Context) -> tuple[list[np.ndarray], Backward]:
-        """As `features`; backward takes a list of four gradients, None for a map that was not used, returns d_images."""
+        """As `features`; backward takes four gradients in a list, None for an unused map, and returns d_images."""
         images = np.asarray(images)
         check_images(images)
         x, embedding_backward = self.patch_embedding.forward(images.astype(self.dtype, copy=False), context)
@@ -105,9 +105,9 @@ def create_model(
 ) -> DAT:
     """A model with fresh random weights.
 
-    name_or_config: one of `list_models()`, or a ModelConfig; image_size: pixels, one side of a square or (height, width),
-    and num_classes replace those of the config; dtype: float32 or float64; the same seed draws the same weights.
-    Raises ConfigError for an unknown name or a config that cannot be built.
+    name_or_config: one of `list_models()`, or a ModelConfig; image_size: pixels, one side of a square or (height,
+    width), and num_classes replace those of the config; dtype: float32 or float64; the same seed draws the same
+    weights. Raises ConfigError for an unknown name or a config that cannot be built.
     """
     config = get_config(name_or_config) if isinstance(name_or_config, str) else name_or_config
     if not isinstance(config, ModelConfig):

@@ -16,7 +16,8 @@ from .config import DeformableConfig
 
 
 class DeformableAttention(Module):
-    """x: (B, H, W, dim) -> the same shape; Hk x Wk = ceil(H / stride) x ceil(W / stride) points are sampled in each group.
+    """x: (B, H, W, dim) -> the same shape; Hk x Wk = ceil(H / stride) x ceil(W / stride) points are sampled in each
+    group.
 
     `table_size` is the (H, W) of the map that bias tables are made for. The relative table is sampled in normalised
     coordinates and serves a map of any size, the MLP and the convolution too; a fixed table serves its own size only
@@ -45,9 +46,7 @@ class DeformableAttention(Module):
             self.relative_position_bias_table = Parameter(shape, truncated_normal(0.01))
         elif config.position_encoding == "fixed":
             samples_y, samples_x = self.sample_grid(table_size)
-            self.fixed_position_bias = Parameter(
-                (heads, height * width, samples_y * samples_x), truncated_normal(0.01)
-            )
+            self.fixed_position_bias = Parameter((heads, height * width, samples_y * samples_x), truncated_normal(0.01))
         elif config.position_encoding == "depthwise":
             self.position_conv = depthwise_conv(dim)
         elif config.position_encoding == "log_mlp":
@@ -147,16 +146,16 @@ class DeformableAttention(Module):
     def _position_bias(
         self, positions: np.ndarray, map_size: tuple[int, int], context: Context
     ) -> tuple[np.ndarray | None, Backward]:
-        """What is added to the scores: (B or 1, heads, keys, queries), or None; backward(d_bias) returns d_positions."""
+        """What the scores get added, (B or 1, heads, keys, queries) or None; backward(d_bias) returns d_positions."""
         if self.config.position_encoding in ("none", "depthwise"):
             return None, lambda: 0.0
         if self.config.position_encoding == "fixed":
-            heads, queries, keys = self.fixed_position_bias.shape
+            _, queries, keys = self.fixed_position_bias.shape
             found = (map_size[0] * map_size[1], positions.shape[2] * positions.shape[3])
             if found != (queries, keys):
                 raise ShapeError(
-                    f"fixed position bias: found a map of {found[0]} queries and {found[1]} samples, expected {queries} and "
-                    f"{keys}; load the model with image_size set to the size of these images"
+                    f"fixed position bias: found a map of {found[0]} queries and {found[1]} samples, expected "
+                    f"{queries} and {keys}; load the model with image_size set to the size of these images"
                 )
             bias, transpose_backward = context.apply(_swap_last_axes, self.fixed_position_bias)
 
@@ -172,7 +171,7 @@ class DeformableAttention(Module):
     def _relative_bias(
         self, positions: np.ndarray, map_size: tuple[int, int], context: Context
     ) -> tuple[np.ndarray, Backward]:
-        """The table at (query - position) / 2, in [-1, 1] over its 2H - 1 rows and 2W - 1 columns (DAT, section 3.2)."""
+        """The table at (query - position) / 2, in [-1, 1] over its 2H - 1 rows and 2W - 1 columns (section 3.2)."""
         batch, groups = positions.shape[:2]
         points = positions.reshape(batch, groups, -1, 2)  # (B, groups, K, 2)
         scales = [(n - 1) / 2 for n in self.relative_position_bias_table.shape[1:]]  # pixels of the table per unit

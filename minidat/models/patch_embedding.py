@@ -33,7 +33,8 @@ class PatchEmbedding(Module):
 class ConvolutionalPatchEmbedding(Module):
     """Overlapping patches: two 3x3 convolutions with layer norms and a GELU between them (DAT++, section 3.4).
 
-    x: (B, H, W, 3) -> (B, ceil(H / p), ceil(W / p), dim) for a patch size p of 4; each convolution has a stride of p / 2.
+    x: (B, H, W, 3) -> (B, ceil(H / p), ceil(W / p), dim) for a patch size p of 4; each convolution has a stride of p /
+    2.
     """
 
     def __init__(self, dim: int, patch_size: int) -> None:
@@ -59,8 +60,8 @@ class ConvolutionalPatchEmbedding(Module):
 class Downsampling(Module):
     """Between stages: a convolution of stride 2 without bias that widens the map, then layer norm.
 
-    x: (B, H, W, dim_in) -> (B, ceil(H / 2), ceil(W / 2), dim_out). The kernel is 2x2 (DAT; an odd map is padded with zeros
-    at the right and the bottom) or, `overlapping`, 3x3 with a padding of 1 (DAT++).
+    x: (B, H, W, dim_in) -> (B, ceil(H / 2), ceil(W / 2), dim_out). The kernel is 2x2 (DAT; an odd map is padded with
+    zeros at the right and the bottom) or, `overlapping`, 3x3 with a padding of 1 (DAT++).
     """
 
     def __init__(self, dim_in: int, dim_out: int, *, overlapping: bool) -> None:

@@ -13,10 +13,11 @@ from .patch_embedding import pad_to_multiple
 class WindowAttention(Module):
     """Multi-head self-attention among the tokens of each window, with a bias learned for each relative position.
 
-    x: (B, H, W, dim) -> the same shape. A `shifted` map is first rolled by ceil(window / 2), so that windows straddle the
-    borders of the plain ones; a mask keeps apart what the roll brought together (DAT rounds up where Swin rounds down).
-    A map that the window does not divide is padded with zeros at the right and the bottom, and cropped afterwards. As in
-    the authors' code for dense prediction, the padding takes part: its keys and values are the biases of `qkv`.
+    x: (B, H, W, dim) -> the same shape. A `shifted` map is first rolled by ceil(window / 2), so that windows straddle
+    the borders of the plain ones; a mask keeps apart what the roll brought together (DAT rounds up where Swin rounds
+    down). A map that the window does not divide is padded with zeros at the right and the bottom, and cropped
+    afterwards. As in the authors' code for dense prediction, the padding takes part: its keys and values are the
+    biases of `qkv`.
     """
 
     def __init__(self, dim: int, heads: int, window: int, *, shifted: bool) -> None:
@@ -41,7 +42,8 @@ class WindowAttention(Module):
         qkv = qkv.reshape(-1, windows, window * window, 3, self.heads, dim // self.heads)
         query, key, value = qkv.transpose(3, 0, 1, 4, 2, 5)
 
-        # 3. attention, with the bias of the relative positions and the mask of the shift: (nW or 1, heads, keys, queries)
+        # 3. attention, with the bias of the relative positions and the mask of the shift: (nW or 1, heads, keys,
+        # queries)
         bias, bias_backward = context.apply(ops.window_position_bias, self.relative_position_bias_table, window=window)
         if shift:
             mask = ops.shifted_window_mask(height, width, window=window, shift=shift).astype(x.dtype)

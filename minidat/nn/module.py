@@ -1,7 +1,8 @@
 """Parameter, Module and Context: the little machinery that turns pure operators into a model.
 
-An operator is a pure function that returns its output and its own backward (see `minidat.ops`). A module owns parameters
-and sub-modules and strings operators together. `Context.apply` is the only place where gradients reach a parameter.
+An operator is a pure function that returns its output and its own backward (see `minidat.ops`). A module owns
+parameters and sub-modules and strings operators together. `Context.apply` is the only place where gradients reach a
+parameter.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ class Context:
 class Module:
     """Owns Parameters and sub-modules, found by attribute in the order they were assigned; lists of modules too.
 
-    A subclass defines `forward(x, context) -> (output, backward)`, where `backward(d_output)` returns the gradient of x.
+    A subclass defines `forward(x, context) -> (output, backward)`, where `backward(d_output)` returns the gradient of
+    x.
     """
 
     path: str = ""  # dotted path from the model, set by the model when it is built
@@ -171,7 +173,8 @@ class Module:
     def load_state_dict(self, state: Mapping[str, np.ndarray], *, copy: bool = True) -> None:
         """Set every parameter. Values keep the dtype the model has; a model without values takes that of `state`.
 
-        With `copy=False` an array that already has the right dtype becomes the value itself. Raises CheckpointError listing *every* missing name, unknown name and wrong shape; nothing is changed then.
+        With `copy=False` an array that already has the right dtype becomes the value itself. Raises CheckpointError
+        listing *every* missing name, unknown name and wrong shape; nothing is changed then.
         """
         parameters = dict(self.named_parameters())
         problems = [f"missing {name}" for name in parameters if name not in state]
@@ -194,6 +197,6 @@ def check_images(images: np.ndarray) -> None:
     """Raise ShapeError unless `images` is a (B, H, W, 3) array of floats."""
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape or images.dtype.kind != "f":
         raise ShapeError(
-            f"images: found shape {images.shape} of {images.dtype}, expected (batch, height, width, 3) normalised floats "
-            "(see minidat.preprocess)"
+            f"images: found shape {images.shape} of {images.dtype}, expected (batch, height, width, 3) normalised "
+            "floats (see minidat.preprocess)"
         )

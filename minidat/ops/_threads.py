@@ -1,7 +1,7 @@
 """Share the rows of an array among threads: the one place where minidat uses more than one core on its own.
 
-NumPy releases the interpreter lock inside its loops, so two Python threads really work at the same time. Matrix products
-called from such threads must not start threads of their own, hence the switch for OpenBLAS.
+NumPy releases the interpreter lock inside its loops, so two Python threads really work at the same time. Matrix
+products called from such threads must not start threads of their own, hence the switch for OpenBLAS.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) ->
     bounds = [count * i // threads for i in range(threads + 1)]
     with _one_blas_thread():
         others = [_pool().submit(work, bounds[i], bounds[i + 1]) for i in range(1, threads)]
-        work(0, bounds[1])
+        try:
+            work(0, bounds[1])
+        finally:
+            for other in others:
+                other.exception()  # waits: nobody may still work on these rows, nor with one BLAS thread
         for other in others:
             other.result()
 
@@ -54,6 +58,8 @@ def chunked(work: Callable[[slice], None], rows: int, row_length: int) -> None:
 def _pool() -> Any:
     from concurrent.futures import ThreadPoolExecutor  # imported when first needed: it costs some of a cold start
 
+    if hasattr(os, "register_at_fork"):  # a forked child has none of these threads
+        os.register_at_fork(after_in_child=_pool.cache_clear)
     return ThreadPoolExecutor(max(1, thread_count() - 1), thread_name_prefix="minidat")
 
 

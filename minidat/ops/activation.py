@@ -1,4 +1,4 @@
-"""Activations: what stands between the linear maps. Each works element by element, but softmax, which works along an axis."""
+"""Activations: what stands between the linear maps. All work element by element but softmax, which has an axis."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Backward = Callable[[np.ndarray], tuple[np.ndarray]]
 
 
 def relu(x: np.ndarray) -> tuple[np.ndarray, Backward]:
-    """output = max(0, x); the derivative at 0 is taken as 0, as PyTorch does.
+    """Cut off what is negative: output = max(0, x). The derivative at 0 is taken as 0.
 
     x: (...) -> output: (...), the same shape.
-    Reference: torch.nn.functional.relu; hidden layer of the log-spaced position bias of DAT++.
+    Source: torch.nn.functional.relu; the hidden layer of DAT++'s log-spaced position bias.
     """
     output = np.maximum(x, 0)
 
@@ -26,10 +26,9 @@ def relu(x: np.ndarray) -> tuple[np.ndarray, Backward]:
 
 
 def tanh(x: np.ndarray) -> tuple[np.ndarray, Backward]:
-    """output = tanh(x).
+    """Squash into (-1, 1): output = tanh(x).
 
-    x: (...) -> output: (...), the same shape.
-    Reference: the squashing of offsets in section 3.2 of the DAT paper (arXiv 2201.00520).
+    x: (...) -> output: (...), the same shape. Source: section 3.2 of the DAT paper, where it bounds the offsets.
     """
     output = np.tanh(x)
 
@@ -40,10 +39,10 @@ def tanh(x: np.ndarray) -> tuple[np.ndarray, Backward]:
 
 
 def softmax(x: np.ndarray, *, axis: int = -1) -> tuple[np.ndarray, Backward]:
-    """output = exp(x) / sum(exp(x)) along `axis`, computed from x - max(x), so that no score overflows.
+    """Turn scores into probabilities: output = exp(x) / sum(exp(x)), the sum along `axis`.
 
-    x: (..., N, ...), N on `axis` -> output: the same shape, non-negative, summing to 1 along `axis`.
-    Reference: torch.nn.functional.softmax; Eq. 2 of the DAT paper (arXiv 2201.00520).
+    Computed from x - max(x), which is the same and cannot overflow. x: (..., N, ...) with N scores on `axis`
+    -> output: (..., N, ...), of sum 1 along `axis`. Source: Eq. 2 of the DAT paper; torch.nn.functional.softmax.
     """
     output = x - x.max(axis=axis, keepdims=True)
     np.exp(output, out=output)
@@ -60,7 +59,7 @@ def softmax(x: np.ndarray, *, axis: int = -1) -> tuple[np.ndarray, Backward]:
 def gelu(x: np.ndarray, *, inference: bool = False) -> tuple[np.ndarray, Backward | None]:
     """The exact GELU: output = x Phi(x), with Phi the distribution function of the standard normal.
 
-    x: (...) -> output: (...), the same shape. float64 is exact to rounding (SciPy's ndtr); float32 to 3e-7 absolute.
+    x: (...) -> output: (...), the same shape. float64 is exact to rounding (SciPy's ndtr); float32 to 5e-7 absolute.
     With `inference` the output overwrites x and there is no backward (None).
     Reference: arXiv 1606.08415, section 2; torch.nn.functional.gelu.
     """
@@ -94,10 +93,11 @@ def _gelu_exact(x: np.ndarray, output: np.ndarray, derivative: np.ndarray | None
 
 
 def _gelu_float32(x: np.ndarray, output: np.ndarray, derivative: np.ndarray | None) -> None:
-    """As `_gelu_exact`, several times faster: Phi(-z) = phi(z) t (b1 + t (b2 + ...)) with t = 1 / (1 + 0.2316419 z), z = |x|.
+    """As `_gelu_exact`, several times faster: Phi(-z) = phi(z) t (b1 + t (b2 + ...)) with t = 1 / (1 + 0.2316419 z), z
+    = |x|.
 
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17; the error of Phi is below 7.5e-8. Here the
-    b's are divided by sqrt(2 pi), which phi(z) = exp(-z^2 / 2) / sqrt(2 pi) then need not be.
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17; the error of Phi is below 7.5e-8. Here
+    the b's are divided by sqrt(2 pi), which phi(z) = exp(-z^2 / 2) / sqrt(2 pi) then need not be.
     """
     one_over_root = (2 * np.pi) ** -0.5
     with np.errstate(over="ignore"):  # a z^2 beyond float32 gives a density of 0, as it should

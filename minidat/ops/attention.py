@@ -1,7 +1,7 @@
 """Scaled dot-product attention with an additive bias, the heart of every block.
 
-Scores are kept *keys-first*, (..., K, Q): NumPy reduces over a leading axis several times faster than over the last one,
-and the bias of deformable attention comes out in that order.
+Scores are kept *keys-first*, (..., K, Q): NumPy reduces over a leading axis several times faster than over the last
+one, and the bias of deformable attention comes out in that order.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ def attention(
 ) -> tuple[np.ndarray, Any]:
     """Mix the values by how well queries match keys: output = softmax(scale q k^T + bias) v, softmax over the keys.
 
-    query: (..., Q, d), key: (..., K, d), value: (..., K, d), bias: broadcastable to (..., K, Q), keys first, or None
-    -> output: (..., Q, d). Memory: (..., K, Q) probabilities are kept for backward; with `inference` nothing is, scores
+    query: (..., Q, d), key: (..., K, d), value: (..., K, d), bias: broadcastable to (..., K, Q), keys first, or None;
+    at least one leading axis, the heads -> output: (..., Q, d). Memory: (..., K, Q) probabilities are kept for backward; with `inference` nothing is, scores
     exist a few heads at a time, and there is no backward (None). Raises ShapeError if the shapes do not fit.
     Source: Eq. 2 of the DAT paper; arXiv 1706.03762, Eq. 1.
     """
+    check(query.ndim >= 3, "attention", "query", query.shape, "(..., heads, Q, d)")
     leading, queries, keys = query.shape[:-2], query.shape[-2], key.shape[-2]
     check(
         key.shape == (*leading, keys, query.shape[-1]), "attention", "key", key.shape, (*leading, "K", query.shape[-1])
@@ -39,6 +40,8 @@ def attention(
     check(value.shape[:-1] == key.shape[:-1], "attention", "value", value.shape, (*leading, keys, "d"))
     scores_shape = (*leading, keys, queries)
     if bias is not None:
+        fits = all(n in (1, wanted) for n, wanted in zip(bias.shape[::-1], scores_shape[::-1], strict=False))
+        check(fits and bias.ndim <= len(scores_shape), "attention", "bias", bias.shape, scores_shape)
         full_bias = np.broadcast_to(bias, scores_shape)
     probabilities = None if inference else np.empty(scores_shape, query.dtype)
     # tokens first in memory, then heads: the caller merges the heads without a copy
@@ -87,7 +90,10 @@ def attention(
 
 
 def attention_probabilities(query: np.ndarray, key: np.ndarray, bias: np.ndarray | None, *, scale: float) -> np.ndarray:
-    """softmax(scale q k^T + bias), (..., K, Q): what `attention` mixes the values with, for pictures."""
+    """What `attention` mixes the values with: output = softmax(scale q k^T + bias), for pictures.
+
+    query: (..., Q, d), key: (..., K, d), bias: broadcastable to (..., K, Q) or None -> output: (..., K, Q).
+    """
     scores = key @ (query * query.dtype.type(scale)).swapaxes(-1, -2)
     if bias is not None:
         scores += bias
@@ -103,7 +109,7 @@ def _softmax_over_keys(scores: np.ndarray) -> None:
 
 
 def _blocks(leading: tuple[int, ...], size: int) -> Iterator[tuple[slice, ...]]:
-    """Index tuples that cut the leading axes into blocks whose scores, `size` for one (K, Q) matrix, fit in the cache."""
+    """Index tuples that cut the leading axes into blocks whose scores, `size` a (K, Q) matrix, fit in the cache."""
     steps = []
     room = max(1, CACHE_FLOATS // size)
     for length in reversed(leading):

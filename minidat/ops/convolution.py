@@ -26,29 +26,12 @@ def conv2d(
 
     x: (B, H, W, C), weight: (D, C / groups, kh, kw), bias: (D,) or None -> output: (B, H', W', D) with
     H' = (H + 2 padding - kh) // stride + 1. `stride` and `padding` (zeros) are one int or a (y, x) pair. Group g of the
-    output channels sees group g of the input channels only. Raises ShapeError if channels, groups and kernel do not fit.
-    Source: torch.nn.functional.conv2d.
+    output channels sees group g of the input channels only. Raises ShapeError if channels, groups and kernel do not
+    fit. Source: torch.nn.functional.conv2d.
     """
     stride, padding = pair(stride), pair(padding)
+    _check_shapes(x, weight, bias, stride, padding, groups)
     channels, outputs, kernel = x.shape[-1], weight.shape[0], weight.shape[2:]
-    check(x.ndim == 4, "conv2d", "x", x.shape, "(batch, height, width, channels)")
-    check(channels == weight.shape[1] * groups, "conv2d", "channels of x", channels, weight.shape[1] * groups)
-    check(outputs % groups == 0, "conv2d", "output channels", outputs, f"a multiple of groups ({groups})")
-    check(
-        min(*stride, groups) >= 1 and min(padding) >= 0,
-        "conv2d",
-        "stride, padding, groups",
-        (stride, padding, groups),
-        "positive",
-    )
-    padded_size = (x.shape[1] + 2 * padding[0], x.shape[2] + 2 * padding[1])
-    check(
-        padded_size[0] >= kernel[0] and padded_size[1] >= kernel[1],
-        "conv2d",
-        "padded map",
-        padded_size,
-        f"at least the kernel, {kernel}",
-    )
 
     if kernel == stride == (1, 1) and padding == (0, 0) and groups == 1:
         return _pointwise(x, weight, bias)
@@ -63,6 +46,21 @@ def conv2d(
         return d_x, d_weight, None if bias is None else d_output.sum(axis=(0, 1, 2))
 
     return output, backward
+
+
+def _check_shapes(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair, padding: Pair, groups: int
+) -> None:
+    check(x.ndim == 4, "conv2d", "x", x.shape, "(batch, height, width, channels)")
+    check(weight.ndim == 4, "conv2d", "weight", weight.shape, "(out, in / groups, height, width)")
+    check(min(*stride, groups) >= 1, "conv2d", "stride and groups", (*stride, groups), "at least 1")
+    check(min(padding) >= 0, "conv2d", "padding", padding, "at least 0")
+    outputs, group_channels, *kernel = weight.shape
+    check(x.shape[-1] == group_channels * groups, "conv2d", "channels of x", x.shape[-1], group_channels * groups)
+    check(outputs % groups == 0, "conv2d", "output channels", outputs, f"a multiple of groups ({groups})")
+    check(bias is None or bias.shape == (outputs,), "conv2d", "bias", np.shape(bias), (outputs,))
+    padded = [n + 2 * p for n, p in zip(x.shape[1:3], padding, strict=True)]
+    check(padded[0] >= kernel[0] and padded[1] >= kernel[1], "conv2d", "padded map", padded, f"at least {kernel}")
 
 
 def _pointwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Any]:
@@ -104,7 +102,7 @@ def _grouped(x: np.ndarray, weight: np.ndarray, stride: Pair, groups: int) -> tu
 
 def _depthwise(x: np.ndarray, weight: np.ndarray, stride: Pair, groups: int) -> tuple[np.ndarray, Any]:
     """Each channel with its own kernel, without padding: a weighted sum of shifted views, no matrix product."""
-    kernel = weight.shape[2:]
+    kernel = weight.shape[2], weight.shape[3]
     taps = np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))  # (kh, kw, C)
     output = _correlate(x, taps, stride)
 

@@ -17,6 +17,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[
     Raises ShapeError if the last axis of x is not C. Source: Eq. 1 of the DAT paper (its W_q, W_k, W_v, W_o).
     """
     check(x.shape[-1] == weight.shape[1], "linear", "last axis of x", x.shape, f"(..., {weight.shape[1]})")
+    check(bias is None or bias.shape == weight.shape[:1], "linear", "bias", np.shape(bias), weight.shape[:1])
     rows = x.reshape(-1, x.shape[-1])  # (N, C)
     output = rows @ weight.T
     if bias is not None:
@@ -44,7 +45,8 @@ def add_bias(rows: np.ndarray, bias: np.ndarray) -> None:
 def scale_channels(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Any]:
     """Multiply each channel by its own factor: output = x * w.
 
-    x: (..., C), weight: (C,) -> output: (..., C). Source: LayerScale, arXiv 2103.17239, Eq. 3.
+    x: (..., C), weight: (C,) -> output: (..., C). Raises ShapeError if the last axis of x is not C.
+    Source: LayerScale, arXiv 2103.17239, Eq. 3.
     """
     check(x.shape[-1:] == weight.shape, "scale_channels", "last axis of x", x.shape, f"(..., {weight.shape[0]})")
 

@@ -17,6 +17,7 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: floa
     Raises ShapeError if the last axis of x is not C. Source: arXiv 1607.06450, Eq. 4; torch.nn.LayerNorm.
     """
     check(x.shape[-1:] == weight.shape, "layer_norm", "last axis of x", x.shape, f"(..., {weight.shape[0]})")
+    check(bias.shape == weight.shape, "layer_norm", "bias", bias.shape, weight.shape)
     channels = x.shape[-1]
     rows = x.reshape(-1, channels)  # (N, C)
     output = np.empty_like(rows)

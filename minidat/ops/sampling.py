@@ -1,6 +1,7 @@
 """Where deformable attention looks, and how it reads a map between the pixels.
 
-Positions are (y, x) in [-1, 1] over the map. With *aligned corners*, -1 and 1 are the centres of the first and last pixel.
+Positions are (y, x) in [-1, 1] over the map. With *aligned corners*, -1 and 1 are the centres of the first and last
+pixel.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def reference_points(size: int, *, rule: str, dtype: Any = np.float32) -> np.nda
     rule "dat++": (i + 0.5) / (size - 1) * 2 - 1, whose last point lies beyond 1 (the authors' DAT++ code); a single
     point, which that formula would divide by zero, is put at the centre, 0.
     """
+    _check_rule("reference_points", rule)
     i = np.arange(size)
     if rule == "dat":
         return ((i + 0.5) / size * 2 - 1).astype(dtype)
@@ -34,6 +36,7 @@ def query_points(size: int, *, rule: str, dtype: Any = np.float32) -> np.ndarray
     rule "dat": those of `reference_points`. rule "dat++": i / (size - 1) * 2 - 1, the pixels' own aligned-corners
     coordinates (0 for a single pixel).
     """
+    _check_rule("query_points", rule)
     if rule == "dat":
         return reference_points(size, rule=rule, dtype=dtype)
     return (np.arange(size) / (size - 1) * 2 - 1).astype(dtype) if size > 1 else np.zeros(1, dtype)
@@ -66,6 +69,10 @@ def sampling_points(offsets: np.ndarray, *, rule: str, range_factor: float | Non
     return moved.clip(-1, 1), lambda d_positions: (d_positions * inside,)
 
 
+def _check_rule(op: str, rule: str) -> None:
+    check(rule in ("dat", "dat++"), op, "rule", repr(rule), "'dat' or 'dat++'")
+
+
 # --- sampling a map at any points -------------------------------------------------------------------------------------
 
 
@@ -79,7 +86,7 @@ def grid_sample(x: np.ndarray, positions: np.ndarray, *, align_corners: bool = T
     """
     batch, height, width, channels = x.shape
     check(
-        positions.ndim == 5 and len(positions) == batch,
+        positions.ndim == 5 and len(positions) == batch and positions.shape[-1] == 2,
         "grid_sample",
         "positions",
         positions.shape,
@@ -101,7 +108,8 @@ def grid_sample(x: np.ndarray, positions: np.ndarray, *, align_corners: bool = T
         """Row numbers of the pixels at (y0 + dy, x0 + dx), and 1 where there is such a pixel, 0 where there is none."""
         y, x_ = y0 + dy, x0 + dx
         exists = (y >= 0) & (y < height) & (x_ >= 0) & (x_ < width)
-        row = (image * height + y.clip(0, height - 1).astype(np.intp)) * width + x_.clip(0, width - 1).astype(np.intp)
+        y, x_ = np.where(exists, y, 0).astype(np.intp), np.where(exists, x_, 0).astype(np.intp)
+        row = (image * height + y) * width + x_
         return row * groups + group, exists.astype(x.dtype)
 
     corners = []  # (row numbers, weight, d weight / d y, d weight / d x), each (B, groups, Hs, Ws)
@@ -158,13 +166,13 @@ def _scatter(corners: list[Any], d_samples: np.ndarray, count: int) -> np.ndarra
 def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, Any]:
     """Bilinear samples of a table at every (row, column) of a grid, one grid for each key:
 
-        output[b, n, k, i, j] = sum_rc max(0, 1 - |rows[b, g, k, i] - r|) max(0, 1 - |columns[b, g, k, j] - c|) table[n, r, c]
+        output[b, n, k, i, j] = sum_rc hat(rows[b, g, k, i] - r) hat(columns[b, g, k, j] - c) table[n, r, c],
 
-    table: (heads, R, C), rows: (B, groups, K, Qy), columns: (B, groups, K, Qx), in pixels of the table, zeros outside it;
-    g is the group of head n -> output: (B, heads, K, Qy, Qx). The queries of deformable attention form such a grid, seen
-    from any one key, so the relative position bias is two small matrix products with "hat" matrices instead of four
-    gathers for each query and key. Raises ShapeError if the groups do not divide the heads or differ. Source: DAT, section
-    3.2 (deformable relative position bias); exact, not an approximation.
+    hat(t) = max(0, 1 - |t|). table: (heads, R, C), rows: (B, groups, K, Qy), columns: (B, groups, K, Qx), in pixels of
+    the table, zeros outside it; g is the group of head n -> output: (B, heads, K, Qy, Qx). The queries of deformable
+    attention form such a grid, seen from any one key, so the relative position bias is two small matrix products with
+    "hat" matrices instead of four gathers for each query and key. Raises ShapeError if the groups do not divide the
+    heads or differ. Source: DAT, section 3.2 (deformable relative position bias); exact, not an approximation.
     """
     batch, groups, keys, grid_rows = rows.shape
     grid_columns = columns.shape[-1]
@@ -236,6 +244,6 @@ def _hats(t: np.ndarray, size: int) -> np.ndarray:
 
 
 def _hat_slopes(t: np.ndarray, size: int) -> np.ndarray:
-    """The derivative of `_hats` by t: 1 left of the top (-1 < t - r < 0), -1 from the top on (0 <= t - r < 1), else 0."""
+    """The derivative of `_hats` by t: 1 on the way up (-1 <= t - r < 0), -1 on the way down (0 <= t - r < 1)."""
     distance = t[..., None] - np.arange(size, dtype=t.dtype)
-    return ((distance > -1) & (distance < 0)).astype(t.dtype) - ((distance >= 0) & (distance < 1))
+    return ((distance >= -1) & (distance < 0)).astype(t.dtype) - ((distance >= 0) & (distance < 1))

@@ -77,10 +77,15 @@ def cyclic_shift(x: np.ndarray, *, shift: int) -> tuple[np.ndarray, Any]:
 def shifted_window_mask(height: int, width: int, *, window: int, shift: int) -> np.ndarray:
     """What is added to the scores of a shifted map: -100 between tokens that the roll made neighbours, 0 elsewhere.
 
-    -> (H/w * W/w, w * w, w * w), float32, symmetric. On each axis the rolled map has three regions, [0, -w), [-w, -shift)
-    and [-shift, end); tokens of different regions of a window do not see each other. Source: Swin, Fig. 4; the value
-    -100 and the slices are those of the authors' code.
+    -> (H/w * W/w, w * w, w * w), float32, symmetric. On each axis the rolled map has three regions, [0, -w), [-w,
+    -shift) and [-shift, end); tokens of different regions of a window do not see each other. Source: Swin, Fig. 4; the
+    value -100 and the slices are those of the authors' code. Raises ShapeError unless the window divides the map and
+    exceeds the shift.
     """
+    fits = height % window == 0 and width % window == 0 and 0 < shift < window
+    check(
+        fits, "shifted_window_mask", "map", (height, width), f"multiples of the window, {window}, larger than the shift"
+    )
     region = np.zeros((1, height, width, 1), np.float32)
     for axis in (1, 2):
         line = np.zeros(region.shape[axis], np.float32)
@@ -109,7 +114,7 @@ def window_position_bias(table: np.ndarray, *, window: int) -> tuple[np.ndarray,
     table: ((2w - 1)^2, heads) -> bias: (heads, w * w keys, w * w queries).
     Raises ShapeError if the table's length is not (2w - 1)^2. Source: Swin, Eq. 4.
     """
-    rows, heads = table.shape
+    rows = len(table)
     check(rows == (2 * window - 1) ** 2, "window_position_bias", "rows of table", rows, (2 * window - 1) ** 2)
     index = relative_position_index(window)
 

@@ -1,0 +1,7 @@
+"""`python -m minidat` is the `minidat` command."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

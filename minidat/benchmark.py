@@ -1,0 +1,282 @@
+"""How long a model takes and how much memory: `minidat bench`.
+
+If PyTorch is installed and the project's tests are there, the PyTorch transcription in `tests/reference` is timed in
+the same process, turn by turn with ours, so that both see the same machine. Everything is measured in child processes:
+the number of threads must be set before NumPy is imported, and a peak of memory belongs to a whole process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import ConfigError, MinidatError
+
+PROJECT = Path(__file__).resolve().parent.parent
+PAUSE = 0.05  # seconds between turns: the other library's threads have stopped spinning by then
+TIME_BUDGET = 20.0  # seconds of measuring, roughly
+MINIMUM_RUNS, MAXIMUM_RUNS = 5, 30
+
+
+def run_benchmark(name: str, *, batch: int = 1, train: bool = False, threads: int | None = None) -> dict[str, Any]:
+    """Measure one published model; a plain dict, as `minidat bench --json` prints it.
+
+    Inference, or with `train` a training step (forward, cross-entropy, backward), on random images of the model's size;
+    `threads` for NumPy and PyTorch alike, default all cores. Keys: `model`, `batch`, `mode`, `threads`, `runs`, then
+    for us `milliseconds` (median), `minimum_milliseconds`, `peak_memory_mib` (of the whole process),
+    `floor_milliseconds` (the matrix products alone), `operators` (share of time of each); `pytorch` (the same three
+    figures, or None without PyTorch), and `ratio`, our median by PyTorch's (or None). Raises ConfigError for an
+    unknown model or a number below 1.
+    """
+    from .models import get_config
+
+    get_config(name)
+    for argument, value in (("batch", batch), ("threads", threads)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{argument}: found {value}, expected a number of at least 1")
+    task = {"model": name, "batch": batch, "train": train}
+    result = _child("time", task, threads)
+    result["peak_memory_mib"] = _child("memory", task, threads)
+    if result["pytorch"]:
+        result["pytorch"]["peak_memory_mib"] = _child("pytorch memory", task, threads)
+    return result
+
+
+def format_benchmark(result: dict[str, Any]) -> str:
+    """The result of `run_benchmark` as text for a terminal."""
+    lines = [
+        f"{result['model']}, batch {result['batch']}, {result['mode']}, {result['threads']} threads, "
+        f"{result['runs']} runs",
+        f"{'':10}{'median':>12}{'minimum':>12}{'peak memory':>14}",
+    ]
+    for title, figures in (("minidat", result), ("PyTorch", result["pytorch"])):
+        if figures:
+            lines.append(
+                f"{title:10}{figures['milliseconds']:9.1f} ms{figures['minimum_milliseconds']:9.1f} ms"
+                f"{figures['peak_memory_mib']:10.0f} MiB"
+            )
+    if result["ratio"] is None:
+        lines.append("PyTorch, or the project's tests/reference, is not here: nothing to compare with")
+    else:
+        lines.append(f"ratio     {result['ratio']:9.2f} (minidat / PyTorch, medians)")
+    lines.append(f"floor     {result['floor_milliseconds']:9.1f} ms (the matrix products alone)")
+    lines.append("share of time")
+    lines += [f"  {share:6.1%}  {op}" for op, share in result["operators"].items() if share >= 0.001]
+    return "\n".join(lines)
+
+
+def _child(what: str, task: dict[str, Any], threads: int | None) -> Any:
+    """Run this file as a program with `threads` threads; what it prints as JSON."""
+    environment = dict(os.environ)
+    if threads is not None:
+        for variable in ("MINIDAT_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            environment[variable] = str(threads)
+    command = [sys.executable, "-m", "minidat.benchmark", what, json.dumps(task)]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), environment.get("PYTHONPATH")]))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise MinidatError(f"bench: the measuring process failed: {reason}")
+    return json.loads(done.stdout)
+
+
+# --- in the child process ---------------------------------------------------------------------------------------------
+
+
+def _our_step(task: dict[str, Any], profile: dict[str, float] | None = None) -> Callable[[], None]:
+    """One inference pass, or one training step, of our model as a function to call."""
+    from . import ops
+    from .models import create_model
+    from .nn import Context
+
+    model = create_model(task["model"])
+    images, targets = _inputs(task, model.config)
+
+    def infer() -> None:
+        model.forward(images, Context(profile=profile))
+
+    def train() -> None:
+        model.zero_grad()
+        context = Context(gradients=True, training=True, rng=np.random.default_rng(0), profile=profile)
+        logits, backward = model.forward(images, context)
+        _, loss_backward = ops.cross_entropy(logits, targets=targets)
+        backward(loss_backward(np.float32(1))[0])
+
+    return train if task["train"] else infer
+
+
+def _pytorch_step(task: dict[str, Any]) -> Callable[[], None]:
+    """The same of the PyTorch transcription."""
+    import torch  # type: ignore[import-not-found, unused-ignore]
+
+    from .models import get_config
+
+    reference = importlib.import_module("tests.reference")
+    from .ops._threads import thread_count
+
+    torch.set_num_threads(thread_count())
+    config = get_config(task["model"])
+    model = reference.build(config)
+    arrays = _inputs(task, config)
+    images = torch.from_numpy(np.ascontiguousarray(arrays[0].transpose(0, 3, 1, 2)))
+    targets = torch.from_numpy(arrays[1])
+
+    def infer() -> None:
+        with torch.inference_mode():
+            model(images)
+
+    def train() -> None:
+        model.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(model(images), targets).backward()
+
+    model.train(task["train"])
+    return train if task["train"] else infer
+
+
+def _inputs(task: dict[str, Any], config: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Random images (B, H, W, 3) and labels (B,)."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((task["batch"], *config.image_size, 3), dtype=np.float32)
+    return images, rng.integers(0, config.num_classes, task["batch"])
+
+
+def _has_pytorch() -> bool:
+    return importlib.util.find_spec("torch") is not None and (PROJECT / "tests" / "reference").is_dir()
+
+
+def _time(task: dict[str, Any]) -> dict[str, Any]:
+    """Our step and PyTorch's in turn, until there are enough runs; then the profile and the floor."""
+    from .ops._threads import thread_count
+
+    profile: dict[str, float] = {}
+    steps = {"minidat": _our_step(task)}
+    if _has_pytorch():
+        steps["PyTorch"] = _pytorch_step(task)
+    for step in steps.values():
+        step()
+    seconds: dict[str, list[float]] = {title: [] for title in steps}
+    started = time.perf_counter()
+    for run in range(MAXIMUM_RUNS):
+        if run >= MINIMUM_RUNS and time.perf_counter() - started > TIME_BUDGET:
+            break
+        for title, step in steps.items():
+            time.sleep(PAUSE)
+            seconds[title].append(_seconds(step))
+    figures = {
+        title: {"milliseconds": 1e3 * statistics.median(runs), "minimum_milliseconds": 1e3 * min(runs)}
+        for title, runs in seconds.items()
+    }
+    profiled_step = _our_step(task, profile)
+    profiled_step()
+    profile.clear()
+    total = _seconds(profiled_step)
+    operators = {op: spent / total for op, spent in sorted(profile.items(), key=lambda item: -item[1])}
+    operators["the rest"] = 1 - sum(operators.values())
+    ours, pytorch = figures["minidat"], figures.get("PyTorch")
+    return {
+        "model": task["model"],
+        "batch": task["batch"],
+        "mode": "training step" if task["train"] else "inference",
+        "threads": thread_count(),
+        "runs": len(seconds["minidat"]),
+        **ours,
+        "pytorch": pytorch,
+        "ratio": ours["milliseconds"] / pytorch["milliseconds"] if pytorch else None,
+        "floor_milliseconds": 1e3 * _floor(task),
+        "operators": operators,
+    }
+
+
+def _seconds(step: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
+
+
+def _peak_memory(step: Callable[[], None]) -> float:
+    """MiB of the largest resident size of this process after two steps."""
+    import resource
+
+    step()
+    step()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+@dataclass
+class _Products:
+    """How often each shape (count, M, K, N) of matrix product occurs in a forward pass."""
+
+    shapes: Counter[tuple[int, int, int, int]] = field(default_factory=Counter)
+
+    def note(self, op: str, values: list[Any], settings: dict[str, Any]) -> None:
+        if op == "linear":
+            x, weight = values[:2]
+            self._add(1, x.size // x.shape[-1], x.shape[-1], weight.shape[0])
+        elif op == "conv2d" and settings["groups"] == 1:
+            x, weight = values[:2]
+            stride, padding, kernel = settings["stride"], settings["padding"], weight.shape[-1]
+            pixels = [(n + 2 * padding - kernel) // stride + 1 for n in x.shape[1:3]]
+            self._add(1, len(x) * pixels[0] * pixels[1], weight[0].size, weight.shape[0])
+        elif op == "attention":
+            query, key = values[:2]
+            *leading, queries, width = query.shape
+            for _ in range(2):
+                self._add(int(np.prod(leading)), queries, width, key.shape[-2])
+
+    def _add(self, count: int, m: int, k: int, n: int) -> None:
+        self.shapes[count, m, k, n] += 1
+
+
+def _floor(task: dict[str, Any]) -> float:
+    """Seconds that the matrix products of linear layers, convolutions and attention take when nothing else is done.
+
+    A training step has three products for each of the forward pass. Attention over neighborhoods is left out.
+    """
+    from .models import create_model
+    from .nn import Context
+
+    products = _Products()
+
+    class NotingContext(Context):
+        def apply(self, op: Any, *arguments: Any, **settings: Any) -> Any:
+            products.note(op.__name__, [getattr(a, "value", a) for a in arguments], settings)
+            return super().apply(op, *arguments, **settings)
+
+    model = create_model(task["model"])
+    images, _ = _inputs(task, model.config)
+    model.forward(images, NotingContext(gradients=task["train"], training=task["train"], rng=np.random.default_rng(0)))
+    total = 0.0
+    for (count, m, k, n), times in products.shapes.items():
+        a, b = np.ones((count, m, k), np.float32), np.ones((count, k, n), np.float32)
+        output = np.empty((count, m, n), np.float32)
+        product = partial(np.matmul, a, b, out=output)
+        total += times * statistics.median(_seconds(product) for _ in range(5))
+    return 3 * total if task["train"] else total
+
+
+def _main() -> None:
+    what, task = sys.argv[1], json.loads(sys.argv[2])
+    measure = {
+        "time": lambda: _time(task),
+        "memory": lambda: _peak_memory(_our_step(task)),
+        "pytorch memory": lambda: _peak_memory(_pytorch_step(task)),
+    }[what]
+    print(json.dumps(measure()))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,167 @@
+"""Image files to arrays, and arrays to what a model takes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from ..errors import ImageError, ShapeError
+
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "GIF",
+    "BMP",
+    "WEBP",
+    "TIFF",
+)  # nothing else: Pillow's other readers are many, and some run programs
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")  # what they begin with
+DAMAGED = "the image is damaged or cut short, expected a whole one; get another copy"
+
+# RGB means and standard deviations over ImageNet, of values in [0, 1]: every published model was trained with them.
+MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32)
+STD = np.array((0.229, 0.224, 0.225), dtype=np.float32)
+
+# What undoes each EXIF orientation (tag 0x0112; 1 is upright), by the EXIF standard, section 4.6.4.
+ORIENTATION_TAG = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_warning_filters = threading.Lock()  # they belong to the whole process
+
+
+class Preprocessing(Protocol):
+    """The two fields of `minidat.models.config.ModelConfig` that `preprocess` reads."""
+
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+
+    @property
+    def resize_size(self) -> int: ...
+
+
+def load_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a JPEG, PNG, WebP, GIF (its first frame), TIFF (its first page) or BMP file as an (H, W, 3) uint8 RGB array.
+
+    The array is upright (EXIF orientation is applied) and every kind of pixel becomes 8-bit RGB: grey and palettes are
+    expanded; what is transparent shows white; CMYK, YCbCr and CIELAB are converted (embedded colour profiles are not
+    applied); 16 bits keep their upper 8. 32-bit integers and floats have no agreed white: it is 1, 255 or 65535, the
+    first that no value exceeds; if none is, or a value is negative, the smallest value becomes black and the largest
+    white.
+
+    Raises ImageError for a file that is missing, damaged, cut short (no half-decoded picture is returned), of another
+    kind, or that has more pixels than Pillow's guard against decompression bombs allows (`PIL.Image.MAX_IMAGE_PIXELS`).
+    For a damaged TIFF the libtiff library may print lines of its own to stderr before that.
+    """
+    _check_file(path)
+    try:
+        with _warning_filters, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata: what damages the pixels is an error in Pillow too
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                image.load()
+                upright = UPRIGHT.get(_orientation(image))
+                rgb = _to_rgb(image)
+                return np.array(rgb if upright is None else rgb.transpose(upright))
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{path}: {_unidentified(path)}") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ImageError(
+            f"{path}: the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the limit against "
+            "decompression bombs; make it smaller first"
+        ) from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
+        if isinstance(error, OSError) and error.strerror:  # the system's own, such as a missing permission
+            raise ImageError(f"{path}: cannot be read: {error.strerror}; expected an image file") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{path}: {DAMAGED} ({reason})") from None
+
+
+def preprocess(image: np.ndarray, config: Preprocessing) -> np.ndarray:
+    """Turn an (H, W, 3) uint8 RGB image into the (h, w, 3) float32 input of a model, (h, w) = `config.image_size`.
+
+    As the authors do at test time: resize *both* sides to `config.resize_size` (the aspect ratio is not kept; Pillow's
+    bicubic filter), cut out the centre, divide by 255, subtract ImageNet's mean and divide by its standard deviation.
+    For a model whose images are not square, `resize_size` is the longer side and the other one is in proportion. A
+    picture that already has the size resized to is taken as it is. `np.stack` makes a batch, (B, h, w, 3).
+
+    Raises ShapeError for anything but a uint8 array of three channels.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ShapeError(f"image: found {type(image).__name__}, expected an array (see minidat.load_image)")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise ShapeError(
+            f"image: found shape {image.shape} of {image.dtype}, expected (height, width, 3) of uint8 "
+            "(see minidat.load_image)"
+        )
+    height, width = config.image_size
+    longest = max(height, width)
+    resized_height, resized_width = (round(config.resize_size * side / longest) for side in (height, width))
+    resized = np.asarray(Image.fromarray(image).resize((resized_width, resized_height), Image.Resampling.BICUBIC))
+    top, left = round((resized_height - height) / 2), round((resized_width - width) / 2)
+    pixels = resized[top : top + height, left : left + width].astype(np.float32)
+    return (pixels / 255 - MEAN) / STD
+
+
+def _check_file(path: str | os.PathLike[str]) -> None:
+    """Raise ImageError unless `path` is a file with something in it."""
+    if not os.path.exists(path):
+        raise ImageError(f"{path}: no such file; expected an image")
+    if os.path.isdir(path):
+        raise ImageError(f"{path}: this is a folder; expected an image file")
+    if not os.path.isfile(path):
+        raise ImageError(f"{path}: not a regular file; expected an image file, save the image to one first")
+    if os.path.getsize(path) == 0:
+        raise ImageError(f"{path}: the file is empty; expected an image")
+
+
+def _unidentified(path: str | os.PathLike[str]) -> str:
+    """What is wrong with a file that no reader of FORMATS makes sense of."""
+    with open(path, "rb") as file:
+        beginning = file.read(16)
+    if beginning.startswith(SIGNATURES):
+        return DAMAGED
+    return f"not a JPEG, PNG, WebP, GIF, TIFF or BMP image, it begins with {beginning!r}; expected one of these"
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an opened image of any of Pillow's modes to RGB."""
+    if image.mode.startswith("I;16") or (
+        image.mode == "I" and image.format == "PNG"
+    ):  # Pillow 10 opens 16-bit PNG as I
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        image = Image.fromarray(_to_8_bits(np.asarray(image)))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Map 32-bit values to uint8, by the rule in `load_image`. NaN and infinities become 0."""
+    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    smallest, largest = values.min(), values.max()
+    whites = [white for white in (1, 255, 65535) if smallest >= 0 and largest <= white]
+    black, white = (0, whites[0]) if whites else (smallest, largest)
+    return np.round((values - black) * (255 / (white - black or 1))).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8. Damaged EXIF data are as good as none: the pixels are fine."""
+    try:
+        return image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:
+        return 1

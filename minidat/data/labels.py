@@ -1,0 +1,42 @@
+"""The names of the classes that models answer with, in the order of their logits."""
+
+import os
+from pathlib import Path
+
+from ..errors import MinidatError
+
+
+def cifar10_labels() -> tuple[str, ...]:
+    """The ten classes of CIFAR-10."""
+    return ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """The 1000 classes of ImageNet-1K (ILSVRC 2012) in the order of every published model: by WordNet identifier.
+
+    Each is its synset's first name in WordNet 3.0; the three names that two classes share are told apart in brackets.
+    """
+    return tuple(Path(__file__).with_name("imagenet_labels.txt").read_text(encoding="utf-8").splitlines())
+
+
+def load_labels(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The labels called "imagenet" or "cifar10", or those in a UTF-8 text file: one a line, in the order of the logits.
+
+    Raises MinidatError for a file that cannot be read, is not text, or has an empty line.
+    """
+    if name_or_path == "imagenet":
+        return imagenet_labels()
+    if name_or_path == "cifar10":
+        return cifar10_labels()
+    try:
+        labels = tuple(line.strip() for line in Path(name_or_path).read_text(encoding="utf-8").splitlines())
+    except OSError as error:
+        raise MinidatError(
+            f"{name_or_path}: {error.strerror}; expected a text file of labels, `imagenet` or `cifar10`"
+        ) from None
+    except ValueError:
+        raise MinidatError(f"{name_or_path}: not UTF-8 text; expected labels, one a line") from None
+    if "" in labels or not labels:
+        line = labels.index("") + 1 if labels else 1
+        raise MinidatError(f"{name_or_path}: line {line} is empty; expected labels, one a line")
+    return labels

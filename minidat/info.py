@@ -1,0 +1,99 @@
+"""What the models are: `minidat info`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .models import DAT, get_config, list_models
+from .models.complexity import KINDS, count_operations
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """Figures of one published model, all but the accuracy computed by walking it.
+
+    Keys: `name`, `parameters`, `gflops` (multiply-adds / 1e9 for one image, counted as in `models.complexity`),
+    `image_size` (height, width), `top1` and `top5` (ImageNet accuracy its authors published, percent, or None), and
+    `parts`: for each part of the network its `name`, `map_size`, `dim`, `blocks` (None where there are none),
+    `parameters`, `gflops`, and `gflops_by_kind`. Raises ConfigError for an unknown name.
+    """
+    from .checkpoints.published import PUBLISHED_WEIGHTS
+
+    config = get_config(name)
+    model = DAT(config)
+    parameters = _parameters_by_part(model)
+    published = PUBLISHED_WEIGHTS.get(name)
+    parts = []
+    for part, operations in count_operations(model).items():
+        stage = config.stages[int(part[-1]) - 1] if part.startswith("stage") else None
+        parts.append(
+            {
+                "name": part,
+                "map_size": None if stage is None else list(config.map_size(config.stages.index(stage))),
+                "dim": None if stage is None else stage.dim,
+                "blocks": None if stage is None else list(stage.blocks),
+                "parameters": parameters[part],
+                "gflops": sum(operations.values()) / 1e9,
+                "gflops_by_kind": {kind: operations[kind] / 1e9 for kind in KINDS if operations[kind]},
+            }
+        )
+    return {
+        "name": name,
+        "parameters": model.parameter_count(),
+        "gflops": sum(sum(o.values()) for o in count_operations(model).values()) / 1e9,
+        "image_size": list(config.image_size),
+        "top1": published.top1 if published else None,
+        "top5": published.top5 if published else None,
+        "parts": parts,
+    }
+
+
+def _parameters_by_part(model: DAT) -> dict[str, int]:
+    """Parameters under the parts' names of `count_operations`; a stage's include the down-sampling in front of it."""
+    parts = {"patch embedding": model.patch_embedding.parameter_count()}
+    for i, stage in enumerate(model.stages):
+        before = model.downsamplings[i - 1].parameter_count() if i > 0 else 0
+        parts[f"stage {i + 1}"] = before + stage.parameter_count()
+    parts["classifier"] = model.norm.parameter_count() + model.head.parameter_count()
+    return parts
+
+
+def describe_all() -> list[dict[str, Any]]:
+    """`describe_model` of every published model."""
+    return [describe_model(name) for name in list_models()]
+
+
+def format_models(models: list[dict[str, Any]]) -> str:
+    """A table of models for a terminal, one a line."""
+    lines = [f"{'model':16}{'parameters':>12}{'GFLOPs':>10}{'image':>12}{'top-1':>9}{'top-5':>9}"]
+    for model in models:
+        size = "x".join(map(str, model["image_size"]))
+        top1, top5 = (f"{t:.2f}%" if t else "-" for t in (model["top1"], model["top5"]))
+        lines.append(
+            f"{model['name']:16}{model['parameters']:>12,}{model['gflops']:>10.2f}{size:>12}{top1:>9}{top5:>9}"
+        )
+    lines.append("GFLOPs: multiply-adds of one image. Accuracy: on ImageNet-1K, as the authors published it.")
+    return "\n".join(lines)
+
+
+def format_model(model: dict[str, Any]) -> str:
+    """One model for a terminal, part by part."""
+    lines = [format_models([model]), "", f"{'part':16}{'map':>9}{'dim':>6}{'parameters':>12}{'GFLOPs':>9}  blocks"]
+    for part in model["parts"]:
+        size = "x".join(map(str, part["map_size"])) if part["map_size"] else ""
+        lines.append(
+            f"{part['name']:16}{size:>9}{part['dim'] or '':>6}{part['parameters']:>12,}{part['gflops']:>9.3f}  "
+            + _summary(part["blocks"] or [])
+        )
+    kinds = {kind: sum(part["gflops_by_kind"].get(kind, 0) for part in model["parts"]) for kind in KINDS}
+    lines.append("GFLOPs by kind: " + ", ".join(f"{kind} {number:.3f}" for kind, number in kinds.items() if number))
+    return "\n".join(lines)
+
+
+def _summary(blocks: list[str]) -> str:
+    """window, deformable, window, deformable -> (window, deformable) x 2."""
+    for period in range(1, len(blocks) + 1):
+        times, left = divmod(len(blocks), period)
+        if left == 0 and blocks == blocks[:period] * times:
+            row = ", ".join(blocks[:period])
+            return row if times == 1 else f"({row}) x {times}"
+    return ""

@@ -1,0 +1,47 @@
+"""The loss a classifier is trained with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._shapes import check
+
+
+def cross_entropy(logits: np.ndarray, *, targets: np.ndarray, label_smoothing: float = 0.0) -> tuple[np.ndarray, Any]:
+    """The mean over the batch of -sum_k q_k log softmax(logits)_k, q being the smoothed targets.
+
+    q = (1 - s) targets + s / K with s = label_smoothing, in [0, 1]; a label stands for the probability 1 of its class.
+    The logarithm is taken of shifted logits, so that no finite logit overflows.
+    logits: (B, K), targets: (B,) integers in [0, K) or (B, K) probabilities -> output: (), in the dtype of the logits.
+    Raises ShapeError for targets of another shape or a label out of range.
+    Source: torch.nn.functional.cross_entropy; label smoothing: arXiv 1512.00567, section 7.
+    """
+    check(logits.ndim == 2 and len(logits) > 0, "cross_entropy", "shape of logits", logits.shape, "(B, K), B > 0")
+    batch, classes = logits.shape
+    probabilities = _probabilities(targets, batch, classes, logits.dtype)
+    probabilities = probabilities * (1 - label_smoothing) + label_smoothing / classes  # q: (B, K)
+    log_softmax = logits - logits.max(axis=1, keepdims=True)
+    log_softmax -= np.log(np.exp(log_softmax).sum(axis=1, keepdims=True))
+    output = -(probabilities * log_softmax).sum() / batch
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
+        # d_logits = (softmax sum(q) - q) / B; the sum is 1 unless the caller's targets are weighted
+        d_logits = np.exp(log_softmax) * probabilities.sum(axis=1, keepdims=True) - probabilities
+        return (d_logits * (float(d_output) / batch),)
+
+    return output, backward
+
+
+def _probabilities(targets: np.ndarray, batch: int, classes: int, dtype: np.dtype) -> np.ndarray:
+    """Labels as rows of zeros and a one; probabilities as they are."""
+    if targets.dtype.kind not in "iu":
+        check(targets.shape == (batch, classes), "cross_entropy", "shape of targets", targets.shape, (batch, classes))
+        return targets.astype(dtype, copy=False)
+    check(targets.shape == (batch,), "cross_entropy", "shape of labels", targets.shape, (batch,))
+    in_range = targets.min() >= 0 and targets.max() < classes
+    check(bool(in_range), "cross_entropy", "labels", f"{targets.min()} to {targets.max()}", f"0 to {classes - 1}")
+    one_hot = np.zeros((batch, classes), dtype)
+    one_hot[np.arange(batch), targets] = 1
+    return one_hot

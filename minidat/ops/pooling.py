@@ -1,0 +1,50 @@
+"""Average pooling, over blocks of the map and over the whole of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._shapes import check, pair
+
+
+def average_pool(x: np.ndarray, *, kernel: int | tuple[int, int]) -> tuple[np.ndarray, Any]:
+    """Average over blocks of kernel = (ky, kx) pixels that do not overlap; an int means a square.
+
+    x: (B, H, W, C) -> output: (B, H // ky, W // kx, C). Rows and columns that fill no block are left out.
+    Raises ShapeError if not even one block fits.
+    Source: torch.nn.functional.avg_pool2d; DAT++ with its offsets switched off pools so.
+    """
+    ky, kx = pair(kernel)
+    check(x.ndim == 4, "average_pool", "shape of x", x.shape, "(B, H, W, C)")
+    batch, height, width, channels = x.shape
+    check(min(ky, kx) >= 1, "average_pool", "kernel", kernel, "positive numbers")
+    check(height >= ky and width >= kx, "average_pool", "map size", (height, width), f"at least the kernel, {(ky, kx)}")
+    rows, columns = height // ky, width // kx
+    blocks = x[:, : rows * ky, : columns * kx].reshape(batch, rows, ky, columns, kx, channels)
+    output = blocks.mean(axis=(2, 4))
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
+        d_x = np.zeros((batch, height, width, channels), d_output.dtype)
+        d_pixel = d_output / (ky * kx)
+        d_x[:, : rows * ky, : columns * kx] = d_pixel.repeat(ky, axis=1).repeat(kx, axis=2)
+        return (d_x,)
+
+    return output, backward
+
+
+def global_average_pool(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """Average over the whole map, channel by channel.
+
+    x: (B, H, W, C) -> output: (B, C). Raises ShapeError for another number of axes.
+    Source: the classification head of DAT, as in Swin and ResNet (arXiv 1512.03385).
+    """
+    check(x.ndim == 4, "global_average_pool", "shape of x", x.shape, "(B, H, W, C)")
+    shape = batch, height, width, channels = x.shape
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
+        d_pixel = d_output / (height * width)
+        return (np.broadcast_to(d_pixel.reshape(batch, 1, 1, channels), shape).copy(),)
+
+    return x.mean(axis=(1, 2)), backward

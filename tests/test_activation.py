@@ -1,0 +1,111 @@
+"""gelu, relu, tanh, log_spaced and softmax against PyTorch and finite differences."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidat.ops import gelu, log_spaced, relu, softmax, tanh
+
+from .checks import assert_close, check_against_torch, check_finite_differences, tiny_chunks
+from .strategies import arrays, normal, shapes, with_layout
+
+
+@given(shapes(axes=(1, 4)).flatmap(arrays), st.sampled_from([1.0, 5.0]), st.booleans())
+def test_gelu(x: np.ndarray, factor: float, in_chunks: bool) -> None:
+    check_against_torch(gelu, [x * factor], {}, torch.nn.functional.gelu)
+    check_finite_differences(gelu, [x * factor], {})
+    if in_chunks:
+        with tiny_chunks():
+            check_against_torch(gelu, [x], {}, torch.nn.functional.gelu)
+
+
+def test_gelu_in_float32_is_exact_to_5e_7_everywhere() -> None:
+    x = np.linspace(-40, 40, 400_001).astype(np.float32)
+    output, backward = gelu(x)
+    exact, exact_backward = gelu(x.astype(np.float64))
+    assert np.abs(output - exact).max() < 5e-7  # PyTorch's own: 1.1e-6
+    assert np.abs(backward(np.ones_like(x))[0] - exact_backward(np.ones(x.shape))[0]).max() < 5e-7
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_gelu_far_out_is_x_or_zero(dtype: type) -> None:
+    x = np.array([-1e30, -1e4, -200, -0.0, 0.0, 200, 1e4, 1e30], dtype)
+    output, backward = gelu(x)
+    assert np.array_equal(output, np.maximum(x, 0))
+    assert np.allclose(backward(np.ones_like(x))[0], [0, 0, 0, 0.5, 0.5, 1, 1, 1], rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "strided", "reversed"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("shape", [(7,), (3, 5, 4)])
+def test_gelu_in_inference_gives_the_same(layout: str, dtype: type, shape: tuple[int, ...]) -> None:
+    x = with_layout(normal(shape, 0).astype(dtype), layout)
+    expected = gelu(x)[0]
+    output, backward = gelu(x, inference=True)
+    assert np.array_equal(output, expected)
+    assert output.dtype == dtype
+    assert backward is None
+
+
+@given(shapes(axes=(1, 4)).flatmap(arrays))
+def test_tanh(x: np.ndarray) -> None:
+    check_against_torch(tanh, [x], {}, torch.tanh)
+    check_finite_differences(tanh, [x], {})
+
+
+@given(shapes(axes=(1, 4)).flatmap(arrays))
+def test_relu(x: np.ndarray) -> None:
+    check_against_torch(relu, [x], {}, torch.relu)
+    check_finite_differences(relu, [x + 0.1 * np.sign(x)], {})  # away from the kink
+
+
+def test_relu_has_slope_zero_at_zero() -> None:
+    check_against_torch(relu, [np.array([-1.0, -0.0, 0.0, 1.0])], {}, torch.relu)
+
+
+def torch_log_spaced(x: torch.Tensor) -> torch.Tensor:
+    return torch.sign(x) * torch.log2(1 + torch.abs(x)) / np.log2(8.0)
+
+
+@given(shapes(axes=(1, 4)).flatmap(arrays), st.sampled_from([1.0, 4.0]))
+def test_log_spaced(x: np.ndarray, factor: float) -> None:
+    check_against_torch(log_spaced, [x * factor], {}, torch_log_spaced)
+    check_finite_differences(log_spaced, [factor * (x + 0.1 * np.sign(x))], {})
+
+
+def test_log_spaced_brings_7_to_1_and_has_gradient_zero_at_zero() -> None:
+    """As automatic differentiation of the authors' formula has it, though the true slope is 1 / log(8)."""
+    assert_close(log_spaced(np.array([-7.0, 0.0, 1.0, 7.0]))[0], np.array([-1, 0, 1 / 3, 1]), 1e-15, "values")
+    check_against_torch(log_spaced, [np.array([-1.0, 0.0, 2.0])], {}, torch_log_spaced)
+
+
+def torch_softmax(x: torch.Tensor, *, axis: int) -> torch.Tensor:
+    return torch.softmax(x, dim=axis)
+
+
+@st.composite
+def array_and_axis(draw: st.DrawFn) -> tuple[np.ndarray, dict[str, Any]]:
+    shape = draw(shapes(axes=(1, 4)))
+    return draw(arrays(shape)), {"axis": draw(st.integers(-len(shape), len(shape) - 1))}
+
+
+@given(array_and_axis())
+def test_softmax(case: tuple[np.ndarray, dict[str, Any]]) -> None:
+    x, settings = case
+    check_against_torch(softmax, [x], settings, torch_softmax)
+    check_finite_differences(softmax, [x], settings)
+    total = softmax(x, **settings)[0].sum(axis=settings["axis"])
+    assert np.allclose(total, 1, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_softmax_of_huge_scores_does_not_overflow(dtype: type) -> None:
+    x = np.array([[1e30, -1e30, 1e30], [-3e4, -3e4 - 1, -3e4]], dtype)
+    output, backward = softmax(x)
+    e = np.exp(-1.0)
+    assert np.allclose(output, [[0.5, 0, 0.5], [1 / (2 + e), e / (2 + e), 1 / (2 + e)]], rtol=1e-6)
+    assert np.isfinite(backward(np.array([[1, 2, 3], [4, 5, 6]], dtype))[0]).all()

@@ -1,0 +1,69 @@
+"""average_pool and global_average_pool against PyTorch and finite differences."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidat.errors import ShapeError
+from minidat.ops import average_pool, global_average_pool
+
+from .checks import check_adjoint, check_against_torch, check_finite_differences
+from .strategies import arrays, both, int_or_pair, map_shapes
+
+
+def torch_average_pool(x: torch.Tensor, *, kernel: int | tuple[int, int]) -> torch.Tensor:
+    return torch.nn.functional.avg_pool2d(x.permute(0, 3, 1, 2), kernel).permute(0, 2, 3, 1)
+
+
+@st.composite
+def pooling_cases(draw: st.DrawFn) -> tuple[list[np.ndarray], dict[str, Any]]:
+    batch, height, width, channels = draw(map_shapes())
+    kernel = draw(int_or_pair(1, 4))
+    shape = (batch, max(height, both(kernel)[0]), max(width, both(kernel)[1]), channels)
+    return [draw(arrays(shape))], {"kernel": kernel}
+
+
+@given(pooling_cases())
+def test_average_pool(case: tuple[list[np.ndarray], dict[str, Any]]) -> None:
+    inputs, settings = case
+    check_against_torch(average_pool, inputs, settings, torch_average_pool)
+    check_finite_differences(average_pool, inputs, settings)
+    check_adjoint(average_pool, inputs, settings)
+
+
+@given(map_shapes().flatmap(arrays))
+def test_global_average_pool(x: np.ndarray) -> None:
+    check_against_torch(global_average_pool, [x], {}, lambda x: x.mean(dim=(1, 2)))
+    check_finite_differences(global_average_pool, [x], {})
+    check_adjoint(global_average_pool, [x], {})
+
+
+def test_rows_and_columns_that_fill_no_block_have_no_part() -> None:
+    x = np.ones((1, 5, 7, 1))
+    x[:, 4:] = x[:, :, 6:] = np.nan
+    output, backward = average_pool(x, kernel=(2, 3))
+    assert np.array_equal(output, np.ones((1, 2, 2, 1)))
+    (d_x,) = backward(np.full((1, 2, 2, 1), 6.0))
+    assert np.array_equal(d_x, np.where(np.isnan(x), 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "message"),
+    [
+        ((1, 2, 5, 1), 3, r"map size: found \(2, 5\), expected at least the kernel, \(3, 3\)"),
+        ((1, 2, 5, 1), 0, "kernel: found 0, expected positive"),
+        ((2, 5, 1), 2, r"shape of x: found \(2, 5, 1\), expected \(B, H, W, C\)"),
+    ],
+)
+def test_average_pool_names_what_does_not_fit(shape: tuple[int, ...], kernel: int, message: str) -> None:
+    with pytest.raises(ShapeError, match=f"average_pool: {message}"):
+        average_pool(np.zeros(shape), kernel=kernel)
+
+
+def test_global_average_pool_names_what_does_not_fit() -> None:
+    with pytest.raises(ShapeError, match=r"global_average_pool: shape of x: found \(2, 5, 1\)"):
+        global_average_pool(np.zeros((2, 5, 1)))
