@@ -30,10 +30,10 @@ def draw_sampling_points(
     A small cross marks each reference point and a line leads from it to the deformed point, a disc in the color of its
     channel group; the larger the disc, the more attention the heads of that group pay to it.
 
-    image: (H, W, 3) uint8, the picture that the model saw (of any resolution: coordinates are relative); record: what the
-    module left in the trace; query: (row, column) on the module's map of the query whose attention is shown, marked by
-    a square, None for the mean over all queries; side: pixels of the longer side of the result; batch_index: which image
-    of the batch. Raises ConfigError if the map has no such query.
+    image: (H, W, 3) uint8, the picture that the model saw (of any resolution: coordinates are relative); record: what
+    the module left in the trace; query: (row, column) on the module's map of the query whose attention is shown,
+    marked by a square, None for the mean over all queries; side: pixels of the longer side of the result; batch_index:
+    which image of the batch. Raises ConfigError if the map has no such query.
     """
     from PIL import Image, ImageDraw
 

@@ -216,7 +216,8 @@ def _check_stage(stage: StageConfig, where: str) -> None:
             _check(
                 d.position_encoding == "none", where, "position_encoding", d.position_encoding, "none without offsets"
             )
-        _check(d.kernel % 2 == 1 or d.kernel == d.stride, where, "kernel", d.kernel, "an odd number, or the stride")
+        cells = d.position_rule == "dat++" and d.kernel == d.stride
+        _check(d.kernel % 2 == 1 or cells, where, "kernel", d.kernel, "an odd number, or the stride")
         _check(
             d.range_factor is None or d.range_factor >= 0,
             where,

@@ -16,8 +16,7 @@ from .config import DeformableConfig
 
 
 class DeformableAttention(Module):
-    """x: (B, H, W, dim) -> the same shape; Hk x Wk = ceil(H / stride) x ceil(W / stride) points are sampled in each
-    group.
+    """x: (B, H, W, dim) -> the same shape; `sample_grid` tells how many points are sampled for each group of channels.
 
     `table_size` is the (H, W) of the map that bias tables are made for. The relative table is sampled in normalised
     coordinates and serves a map of any size, the MLP and the convolution too; a fixed table serves its own size only
@@ -33,7 +32,7 @@ class DeformableAttention(Module):
 
         group_dim = dim // config.groups
         if config.offsets:
-            padding = 0 if config.kernel == config.stride else config.kernel // 2
+            padding = 0 if self._whole_cells() else config.kernel // 2
             self.offset_conv = Conv2d(
                 group_dim, group_dim, config.kernel, stride=config.stride, padding=padding, groups=group_dim
             )
@@ -54,10 +53,14 @@ class DeformableAttention(Module):
 
     def sample_grid(self, map_size: tuple[int, int]) -> tuple[int, int]:
         """(Hk, Wk): the sampling points on a map, which are what the offset convolution leaves, or the pooling."""
-        config = self.config
-        whole_cells = config.kernel == config.stride or (not config.offsets and config.position_rule == "dat++")
-        height, width = (n // config.stride if whole_cells else -(-n // config.stride) for n in map_size)
+        stride = self.config.stride
+        height, width = (n // stride if self._whole_cells() else -(-n // stride) for n in map_size)
         return height, width
+
+    def _whole_cells(self) -> bool:
+        """Whether points stand for stride x stride cells that do not overlap (cells cut off by the border get none)."""
+        config = self.config
+        return config.position_rule == "dat++" and (config.kernel == config.stride or not config.offsets)
 
     def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
         scale = (x.shape[-1] // self.heads) ** -0.5
@@ -83,7 +86,7 @@ class DeformableAttention(Module):
             )
         if self.config.position_encoding == "depthwise":
             position, position_backward = self.position_conv.forward(query, context)
-            merged += position
+            merged = merged + position  # not in place: the backward of attention needs its output
 
         # 3. the mixture of the heads
         output, projection_backward = self.projection.forward(merged, context)
@@ -111,7 +114,7 @@ class DeformableAttention(Module):
         batch, height, width, dim = query.shape
         if not config.offsets:
             offsets = np.zeros((batch, config.groups, *self.sample_grid((height, width)), 2), query.dtype)
-            positions, _ = ops.sampling_points(offsets, rule=config.position_rule, range_factor=0.0)
+            positions, _ = ops.sampling_points(offsets, rule=config.position_rule, range_factor=config.range_factor)
             return positions, lambda d_positions: np.zeros_like(query)
 
         # the groups share one network: they become a part of the batch

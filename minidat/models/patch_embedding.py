@@ -33,12 +33,11 @@ class PatchEmbedding(Module):
 class ConvolutionalPatchEmbedding(Module):
     """Overlapping patches: two 3x3 convolutions with layer norms and a GELU between them (DAT++, section 3.4).
 
-    x: (B, H, W, 3) -> (B, ceil(H / p), ceil(W / p), dim) for a patch size p of 4; each convolution has a stride of p /
-    2.
+    x: (B, H, W, 3) -> (B, ceil(H / p), ceil(W / p), dim); the convolutions have strides of 2 and p / 2.
     """
 
     def __init__(self, dim: int, patch_size: int) -> None:
-        self.conv1 = Conv2d(3, dim // 2, 3, stride=patch_size // 2, padding=1)
+        self.conv1 = Conv2d(3, dim // 2, 3, stride=2, padding=1)
         self.norm1 = LayerNorm(dim // 2)
         self.conv2 = Conv2d(dim // 2, dim, 3, stride=patch_size // 2, padding=1)
         self.norm2 = LayerNorm(dim)

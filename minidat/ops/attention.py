@@ -28,9 +28,9 @@ def attention(
     """Mix the values by how well queries match keys: output = softmax(scale q k^T + bias) v, softmax over the keys.
 
     query: (..., Q, d), key: (..., K, d), value: (..., K, d), bias: broadcastable to (..., K, Q), keys first, or None;
-    at least one leading axis, the heads -> output: (..., Q, d). Memory: (..., K, Q) probabilities are kept for backward; with `inference` nothing is, scores
-    exist a few heads at a time, and there is no backward (None). Raises ShapeError if the shapes do not fit.
-    Source: Eq. 2 of the DAT paper; arXiv 1706.03762, Eq. 1.
+    at least one leading axis, the heads -> output: (..., Q, d). Memory: (..., K, Q) probabilities are kept for
+    backward; with `inference` nothing is, scores exist a few heads at a time, and there is no backward (None). Raises
+    ShapeError if the shapes do not fit. Source: Eq. 2 of the DAT paper; arXiv 1706.03762, Eq. 1.
     """
     check(query.ndim >= 3, "attention", "query", query.shape, "(..., heads, Q, d)")
     leading, queries, keys = query.shape[:-2], query.shape[-2], key.shape[-2]

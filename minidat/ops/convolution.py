@@ -58,7 +58,8 @@ def _check_shapes(
     outputs, group_channels, *kernel = weight.shape
     check(x.shape[-1] == group_channels * groups, "conv2d", "channels of x", x.shape[-1], group_channels * groups)
     check(outputs % groups == 0, "conv2d", "output channels", outputs, f"a multiple of groups ({groups})")
-    check(bias is None or bias.shape == (outputs,), "conv2d", "bias", np.shape(bias), (outputs,))
+    if bias is not None:
+        check(bias.shape == (outputs,), "conv2d", "bias", bias.shape, (outputs,))
     padded = [n + 2 * p for n, p in zip(x.shape[1:3], padding, strict=True)]
     check(padded[0] >= kernel[0] and padded[1] >= kernel[1], "conv2d", "padded map", padded, f"at least {kernel}")
 
@@ -103,7 +104,7 @@ def _grouped(x: np.ndarray, weight: np.ndarray, stride: Pair, groups: int) -> tu
 def _depthwise(x: np.ndarray, weight: np.ndarray, stride: Pair, groups: int) -> tuple[np.ndarray, Any]:
     """Each channel with its own kernel, without padding: a weighted sum of shifted views, no matrix product."""
     kernel = weight.shape[2], weight.shape[3]
-    taps = np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))  # (kh, kw, C)
+    taps = np.ascontiguousarray(np.moveaxis(weight[:, 0], 0, 2))  # (kh, kw, C)
     output = _correlate(x, taps, stride)
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,8 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[
     Raises ShapeError if the last axis of x is not C. Source: Eq. 1 of the DAT paper (its W_q, W_k, W_v, W_o).
     """
     check(x.shape[-1] == weight.shape[1], "linear", "last axis of x", x.shape, f"(..., {weight.shape[1]})")
-    check(bias is None or bias.shape == weight.shape[:1], "linear", "bias", np.shape(bias), weight.shape[:1])
+    if bias is not None:
+        check(bias.shape == weight.shape[:1], "linear", "bias", bias.shape, weight.shape[:1])
     rows = x.reshape(-1, x.shape[-1])  # (N, C)
     output = rows @ weight.T
     if bias is not None:

@@ -1,0 +1,151 @@
+"""From a weights file to a model, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..data.labels import imagenet_labels
+from ..errors import CheckpointError, ConfigError, MinidatError
+from ..models.config import ModelConfig
+from ..models.dat import DAT
+from ..models.deformable_attention import DeformableAttention
+from ..ops import resize
+from .archive import Archive, PathLike
+from .convert import convert_state_dict
+from .npz import Checkpoint, load_npz, save_npz
+from .recognize import read_hints, recognize_config
+from .torch_file import model_part, read_torch_file
+
+OFFSET_PARTS = (".offset_conv.", ".offset_norm.", ".offset_projection.")
+
+
+def load_model(path: PathLike, *, image_size: int | tuple[int, int] | None = None, dtype: Any = np.float32) -> DAT:
+    """The model in a weights file: a `.npz` of minidat, or a `.pth` of the authors (told apart by content).
+
+    The model has a `.config`, recognised from names and shapes in the authors' files (see `recognize_config`), and
+    `.labels`: those of the file, ImageNet's for the authors' models of 1000 classes, else None. `image_size` is in
+    pixels, one side of a square or (height, width): where bias tables follow the image size, as in the CVPR models,
+    they are resized as the authors do (`resize_tables`). dtype: float32 or float64.
+
+    Nothing in the file is executed. Raises CheckpointError for a file that is missing, damaged, or no such model;
+    ConfigError for another dtype or an impossible image size.
+    """
+    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ConfigError(f"dtype: found {np.dtype(dtype)}, expected float32 or float64")
+    if image_size is not None:
+        image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
+    checkpoint = read_checkpoint(path, image_size=image_size, dtype=dtype)
+    model = build_model(checkpoint, path)
+    if image_size is None or image_size == checkpoint.config.image_size:
+        return model
+    config = checkpoint.config.replace(image_size=image_size)
+    return build_model(
+        Checkpoint(resize_tables(checkpoint.state, checkpoint.config, config), config, checkpoint.labels), path
+    )
+
+
+def read_checkpoint(
+    path: PathLike, *, name: str | None = None, image_size: tuple[int, int] | None = None, dtype: Any = np.float32
+) -> Checkpoint:
+    """Weights, config and labels of a file of either format, not yet compared with each other.
+
+    name, image_size: see `recognize_config`; they matter for the authors' files. Raises CheckpointError.
+    """
+    with Archive(path) as archive:
+        is_torch = any(record.endswith("/data.pkl") for record in archive)
+    if not is_torch:
+        return load_npz(path, dtype=dtype)
+    state, settings = read_torch_file(path, select=lambda content: _model_and_settings(content, path))
+    try:
+        hints = read_hints(state, settings)
+        ours = convert_state_dict(state)
+        if hints.offsets is not None:  # the authors keep the network of offsets that are switched off
+            ours = {name: value for name, value in ours.items() if not _is_unused(name, hints.offsets)}
+        config = recognize_config(ours, name=name, image_size=image_size, hints=hints)
+    except MinidatError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    labels = list(imagenet_labels()) if config.num_classes == 1000 else None
+    return Checkpoint({key: _as_float(value, dtype) for key, value in ours.items()}, config, labels)
+
+
+def convert(
+    source: PathLike, destination: PathLike, *, labels: Sequence[str] | None = None, dtype: Any = np.float32
+) -> ModelConfig:
+    """Write the model in `source`, a file of either format, to `destination`, a `.npz`; returns its config.
+
+    labels: replaces those of the source, one for each class; dtype: how weights are stored, float16 for half the size.
+    The weights are compared with the config first. Raises CheckpointError and ConfigError as `load_model` and
+    `save_npz`.
+    """
+    model = load_model(source, dtype=np.float64 if np.dtype(dtype) == np.float64 else np.float32)
+    save_npz(destination, model.state_dict(), model.config, model.labels if labels is None else labels, dtype=dtype)
+    return model.config
+
+
+def resize_tables(state: Mapping[str, np.ndarray], old: ModelConfig, new: ModelConfig) -> dict[str, np.ndarray]:
+    """The weights with their position bias tables resized from the image size of `old` to that of `new`, bicubically.
+
+    A relative table (heads, 2H-1, 2W-1) is resized like a picture, as the authors do; of a fixed one, (heads, H W, Hk
+    Wk), first the map of queries, then that of keys. Windows do not follow the image size, so their tables stay. The
+    other arrays are those of `state`.
+    """
+    resized = dict(state)
+    for path, module in DAT(new).named_modules():
+        if not isinstance(module, DeformableAttention):
+            continue
+        stage = int(path.split(".")[1])
+        old_size, new_size = old.table_map_size(stage), new.table_map_size(stage)
+        relative, fixed = f"{path}.relative_position_bias_table", f"{path}.fixed_position_bias"
+        if old_size == new_size:
+            continue
+        if relative in state:
+            resized[relative] = _bicubic(state[relative][..., None], (2 * new_size[0] - 1, 2 * new_size[1] - 1))[..., 0]
+        if fixed in state:
+            heads, (old_grid, new_grid) = len(state[fixed]), map(module.sample_grid, (old_size, new_size))
+            queries = _bicubic(state[fixed].reshape(heads, *old_size, -1), new_size)
+            keys = _bicubic(queries.reshape(-1, *old_grid, 1), new_grid)
+            resized[fixed] = keys.reshape(heads, math.prod(new_size), math.prod(new_grid))
+    return resized
+
+
+def _bicubic(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(B, H, W, C) -> (B, *size, C)"""
+    return resize(np.ascontiguousarray(maps), size=size, method="bicubic")[0]
+
+
+def _model_and_settings(content: Any, path: PathLike) -> tuple[dict[str, np.ndarray], Any]:
+    return model_part(content, path), content.get("config") if isinstance(content, dict) else None
+
+
+def _is_unused(name: str, offsets: tuple[bool, ...]) -> bool:
+    """Whether a parameter belongs to the offset network of a stage without offsets."""
+    return any(part in name for part in OFFSET_PARTS) and not offsets[int(name.split(".")[1])]
+
+
+def _as_float(value: np.ndarray, dtype: Any) -> np.ndarray:
+    return value.astype(dtype, copy=False) if value.dtype.kind == "f" else value
+
+
+def build_model(checkpoint: Checkpoint, path: PathLike) -> DAT:
+    """The model with these weights, which it takes over without a copy.
+
+    Raises CheckpointError, naming `path`, with all that is missing, unknown or of another shape than the config's.
+    """
+    state, config = checkpoint.state, checkpoint.config
+    wrong = [name for name, value in state.items() if value.dtype.kind != "f"]
+    if wrong:
+        raise CheckpointError(f"{path}: {wrong[0]} has dtype {state[wrong[0]].dtype}, expected floating-point numbers")
+    if sum(len(stage.blocks) for stage in config.stages) > len(state):
+        raise CheckpointError(f"{path}: {len(state)} arrays are too few for its config: weights are missing")
+    try:
+        model = DAT(config, labels=checkpoint.labels)
+        model.load_state_dict(state, copy=False)
+    except MinidatError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except (OverflowError, ValueError, MemoryError):  # sizes in the config that no computer holds
+        raise CheckpointError(f"{path}: its config describes an impossibly large model") from None
+    return model

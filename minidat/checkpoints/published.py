@@ -1,0 +1,212 @@
+"""Where the authors publish their weights, what accuracy they report, and how to fetch a file and be sure of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, ConfigError, DownloadError
+from ..models.config import get_config
+from ..models.dat import DAT
+from .archive import PathLike, one_line
+from .load import build_model, read_checkpoint
+from .npz import save_npz
+
+Progress = Callable[[int, int | None], None]
+
+CHUNK_BYTES = 1 << 18
+TIMEOUT_SECONDS = 30
+FRUITLESS_ATTEMPTS = 4  # in a row, before giving up
+PAUSE_SECONDS = 1.0  # between attempts
+MAX_FILE_BYTES_PER_PARAMETER = 32  # float32 weights, an optimizer's two moments, and as much again
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A file of the authors: its address, and the accuracy they report on ImageNet-1K's validation images, in %."""
+
+    url: str
+    top1: float
+    top5: float | None = None
+
+
+def _share(identifier: str) -> str:
+    return f"https://cloud.tsinghua.edu.cn/f/{identifier}/?dl=1"
+
+
+# DAT: README of LeapLabTHU/DAT at 18d7bb5; DAT++: its README today. No checksums are published.
+PUBLISHED_WEIGHTS = {
+    "dat_tiny": PublishedWeights(_share("1367349deefc48efa650"), 82.034, 95.850),
+    "dat_small": PublishedWeights(_share("f04b18081e3e4606adb7"), 83.686, 96.392),
+    "dat_base": PublishedWeights(_share("a8d2a9645d454120b635"), 84.028, 96.686),
+    "dat_base_384": PublishedWeights(_share("cf6a6b543cd64e0d8e43"), 84.754, 96.982),
+    "datpp_tiny": PublishedWeights(_share("14c5ddae10b642e68089"), 83.9),
+    "datpp_small": PublishedWeights(_share("4c2a76360c964fbd81d5"), 84.6),
+    "datpp_base": PublishedWeights(_share("8e30492404d348d89f25"), 84.9),
+    "datpp_base_384": PublishedWeights(_share("032dc804cdf44bf18bb5"), 85.9),
+}
+
+
+def download(name: str, destination: PathLike, *, url: str | None = None, progress: Progress | None = None) -> Path:
+    """Fetch the published weights called `name` to the file `destination`, and return its path.
+
+    A destination that ends in .npz gets the model in our format, any other the authors' file as it is. `url` is fetched
+    instead of the authors' address if given (http or https). progress(bytes so far, bytes in all or None) is called as
+    the file grows. A transfer that breaks off is taken up again where it stopped, also by a later call: until then,
+    what came is in `destination`.part. The file must hold exactly the weights of that model: names, shapes and number
+    of parameters must be those of its config; only then does it get its name.
+
+    Raises ConfigError for an unknown name; DownloadError if the server cannot be reached or refuses, if the transfer
+    breaks off again and again, or if what came is a web page or anything else than those weights.
+    """
+    config = get_config(name)
+    if url is None and name not in PUBLISHED_WEIGHTS:
+        raise ConfigError(
+            f"model name: no weights of {name} are published, expected one of {', '.join(PUBLISHED_WEIGHTS)}"
+        )
+    url = url or PUBLISHED_WEIGHTS[name].url
+    if not url.startswith(("http://", "https://")):
+        raise DownloadError(f"{one_line(url)}: found another kind of address, expected one with http:// or https://")
+    destination = Path(destination)
+    if destination.is_dir():
+        raise DownloadError(f"{destination}: a folder, expected the name of a file to write")
+
+    part = destination.with_name(destination.name + ".part")
+    expected = DAT(config).parameter_count()
+    with _file_errors(destination):
+        _fetch(url, part, expected * MAX_FILE_BYTES_PER_PARAMETER, progress)
+    try:
+        model = build_model(read_checkpoint(part, name=name), part)
+        if model.config != config:
+            found, (height, width) = model.config, config.image_size
+            raise CheckpointError(
+                f"a model with {found.num_classes} classes for images of {found.image_size[0]} x {found.image_size[1]} "
+                f"pixels and {model.parameter_count():,} parameters, "
+                f"expected {config.num_classes}, {height} x {width} and {expected:,}"
+            )
+    except CheckpointError as error:
+        part.unlink()
+        raise DownloadError(f"{url}: what came are not the weights of {name}: {error}") from None
+    with _file_errors(destination):
+        if destination.suffix == ".npz":
+            save_npz(destination, model.state_dict(), model.config, model.labels)
+            part.unlink()
+        else:
+            os.replace(part, destination)
+    return destination
+
+
+def _fetch(url: str, part: Path, max_bytes: int, progress: Progress | None) -> None:
+    """Get the whole file at `url` into `part`, going on after what is there, in as many attempts as bring something."""
+    largest, fruitless = _size(part), 0
+    try:
+        while problem := _attempt(url, part, max_bytes, progress):
+            fruitless = 0 if _size(part) > largest else fruitless + 1
+            largest = max(largest, _size(part))
+            if fruitless >= FRUITLESS_ATTEMPTS:
+                raise DownloadError(f"{url}: {problem}; run the same again later to go on after {_size(part):,} bytes")
+            time.sleep(PAUSE_SECONDS)
+    finally:
+        if _size(part) == 0:
+            part.unlink(missing_ok=True)
+
+
+def _attempt(url: str, part: Path, max_bytes: int, progress: Progress | None) -> str | None:
+    """One request for what is missing in `part`, appended to it. Returns why it is not complete, None if it is."""
+    import http.client  # these imports take longer than all of minidat
+    import urllib.error
+    import urllib.request
+
+    done = _size(part)
+    headers = {"User-Agent": "minidat", "Accept-Encoding": "identity"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    try:
+        request = urllib.request.Request(url, headers=headers)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        with error:
+            return _refusal(url, part, error.code, one_line(error.reason), error.headers.get("Content-Range", ""))
+    except (http.client.InvalidURL, ValueError) as error:
+        raise DownloadError(f"{one_line(url)}: not an address that can be fetched: {one_line(error)}") from None
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        return f"the server cannot be reached ({one_line(getattr(error, 'reason', error))})"
+
+    with response:
+        if "text/html" in response.headers.get("Content-Type", ""):
+            raise _web_page(url)
+        start, total = _position(response, done)
+        if start not in (0, done):
+            part.unlink()
+            return "the server sent another part of the file than it was asked for"
+        done = start
+        with open(part, "ab" if start else "wb") as file:
+            while True:
+                try:
+                    chunk = response.read(CHUNK_BYTES)
+                except (http.client.HTTPException, OSError) as error:
+                    return f"the transfer broke off ({one_line(error) or type(error).__name__})"
+                if not chunk:
+                    break
+                if done == 0 and chunk.lstrip()[:1] == b"<":
+                    raise _web_page(url)
+                done += len(chunk)
+                if max(done, total or 0) > max_bytes:
+                    raise DownloadError(
+                        f"{url}: a file of {max(done, total or 0):,} bytes, expected at most {max_bytes:,}"
+                    )
+                file.write(chunk)
+                if progress is not None:
+                    progress(done, total)
+    if total is not None and done != total:
+        return f"the transfer broke off after {done:,} of {total:,} bytes"
+    return None
+
+
+def _refusal(url: str, part: Path, status: int, reason: str, content_range: str) -> str | None:
+    """What an HTTP error means for the attempt. Raises DownloadError where another attempt would be no use."""
+    if status == 416 and content_range == f"bytes */{_size(part)}":
+        return None  # the range after the file's end: nothing is missing
+    if status == 416:
+        part.unlink()
+        return "the server has another file than before"
+    if status < 500:
+        raise DownloadError(f"{url}: the server answers {status} {reason}, expected a file: check the address")
+    return f"the server answers {status} {reason}"
+
+
+def _position(response: Any, wanted: int) -> tuple[int, int | None]:
+    """(where this response begins, size of the whole file or None): a server may ignore the range; -1 is no answer."""
+    length = response.headers.get("Content-Length", "")
+    if response.status != 206:
+        return 0, int(length) if length.isdecimal() else None
+    match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
+    if match is None:
+        return -1, None
+    return int(match[1]), None if match[2] == "*" else int(match[2])
+
+
+def _web_page(url: str) -> DownloadError:
+    return DownloadError(
+        f"{url}: a web page came instead of a file: open the address in a browser, save the file from there, "
+        "and give it to minidat convert"
+    )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@contextmanager
+def _file_errors(destination: Path) -> Iterator[None]:
+    """A full disk or a folder that does not exist is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(f"{destination}: cannot be written: {error.strerror or error}") from None
