@@ -1,4 +1,4 @@
-"""Say what is in photographs: `python examples/classify.py examples/images/dog.jpg`. The same as `minidat classify`.
+"""Say what is in photographs: `python examples/classify.py examples/images/horse.jpg`. The same as `minidat classify`.
 
 To do it from a program of your own:
 

@@ -226,6 +226,10 @@ class _Products:
         if op == "linear":
             x, weight = values[:2]
             self._add(1, x.size // x.shape[-1], x.shape[-1], weight.shape[0])
+        elif op == "mlp_inference":
+            tokens, (hidden, dim) = values[0].size // values[0].shape[-1], values[1].shape
+            self._add(1, hidden, dim, tokens)
+            self._add(1, dim, hidden, tokens)
         elif op == "conv2d" and settings["groups"] == 1:
             x, weight = values[:2]
             stride, padding, kernel = settings["stride"], settings["padding"], weight.shape[-1]

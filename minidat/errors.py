@@ -1,5 +1,7 @@
 """The errors minidat raises on purpose. The command prints their message on one line and exits with status 2."""
 
+from collections.abc import Sequence
+
 
 class MinidatError(Exception):
     """Something a user can mend. The message names the file, key or argument, what was found and what was expected."""
@@ -21,5 +23,20 @@ class ImageError(MinidatError):
     """An image file that cannot be read."""
 
 
+class DatasetError(MinidatError):
+    """A data set that cannot be read, or does not fit the model."""
+
+
 class DownloadError(MinidatError):
     """A download that failed or brought something else than a checkpoint."""
+
+
+def printable(text: str) -> str:
+    """`text`, which may come from a file, with ? for all that would break a line or steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def listed(names: Sequence[str], longest: int = 6) -> str:
+    """Names for a message: the first ones, and how many more there are."""
+    more = f" and {len(names) - longest} more" if len(names) > longest else ""
+    return ", ".join(map(printable, names[:longest])) + more

@@ -73,7 +73,7 @@ def draw_sampling_points(
 
 
 def _to_image(points: np.ndarray, map_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Positions (..., 2) in [-1, 1], corners aligned on a map, as pixels (y, x) of a picture of `size` that it covers."""
+    """Positions (..., 2) in [-1, 1], corners aligned on a map, as pixels (y, x) of a picture of `size` it covers."""
     map_sides = np.array(map_size)
     on_map = (points + 1) / 2 * (map_sides - 1)  # the centre of the map's cell (0, 0) is at (0, 0)
     return (on_map + 0.5) / map_sides * np.array(size)

@@ -20,6 +20,7 @@ from minidat.checkpoints import (
     load_npz,
     read_hints,
     recognize_config,
+    resize_tables,
     save_npz,
     to_authors_state_dict,
 )
@@ -324,6 +325,17 @@ def test_small_images_are_not_cropped() -> None:
     assert recognize_config(shapes_of(config), hints=Hints(cropped=False)).resize_size == 256
 
 
+def test_strides_that_shapes_tell() -> None:
+    """A fixed table has stride^2 fewer keys than queries; an even kernel can only be as wide as its stride."""
+    larger = datpp_config(image_size=(64, 64), resize_size=64, table_image_size=(64, 64))
+    fixed = with_deformable(larger, position_encoding="fixed", stride=2, kernel=3)
+    assert recognize_config(convert_state_dict(to_authors_state_dict(shapes_of(fixed)))) == fixed
+    even = with_deformable(datpp_config(), position_encoding="none", stride=2, kernel=2)
+    assert [stage.deformable.stride for stage in recognize_config(shapes_of(even)).stages if stage.deformable] == [
+        2
+    ] * 4
+
+
 def test_settings_of_the_trainer(tmp_path: Path) -> None:
     """What shapes do not tell, the pickled config may."""
     settings = {
@@ -347,6 +359,33 @@ def test_settings_of_the_trainer(tmp_path: Path) -> None:
     assert config.resize_size == 64
     told = [(stage.deformable.stride, stage.deformable.range_factor) for stage in config.stages if stage.deformable]
     assert told == [(4, None), (4, 3.0), (2, 2.5), (2, None)]
+
+
+@pytest.mark.parametrize(
+    ("golden", "name", "settings"),
+    [
+        ("dat_base_384", "dat_base_384", {
+            "MODEL": {"NAME": "dat_base_384", "DAT": {
+                "img_size": 384, "patch_size": 4, "strides": [-1, -1, 1, 1], "offset_range_factor": [-1, -1, 2, 2],
+                "no_offs": [False] * 4, "drop_path_rate": 0.5}},
+            "DATA": {"IMG_SIZE": 384}, "TEST": {"CROP": True}}),
+        ("datpp_base_384", "datpp_base_384", {
+            "MODEL": {"NAME": "dat_plus_plus", "DAT": {
+                "img_size": 224, "patch_size": 4, "strides": [8, 4, 2, 1], "offset_range_factor": [-1, -1, -1, -1],
+                "no_offs": [False] * 4, "drop_path_rate": 0.6, "nat_ksizes": [7, 7, 7, 7]}},
+            "DATA": {"IMG_SIZE": 384}, "TEST": {"CROP": False}}),
+        ("datpp_base_224", "datpp_base", {
+            "MODEL": {"NAME": "dat_plus_plus", "DAT": {
+                "img_size": 224, "strides": [8, 4, 2, 1], "offset_range_factor": [-1, -1, -1, -1],
+                "nat_ksizes": [7, 7, 7, 7]}},
+            "DATA": {"IMG_SIZE": 224}, "TEST": {"CROP": True}}),
+    ],
+)  # fmt: skip
+def test_published_models_with_the_settings_they_were_trained_with(
+    golden: str, name: str, settings: dict[str, object]
+) -> None:
+    state = shapes_only(golden)
+    assert recognize_config(convert_state_dict(state), hints=read_hints(state, settings)) == get_config(name)
 
 
 @pytest.mark.parametrize(
@@ -522,6 +561,20 @@ def test_fixed_tables_are_resized_on_both_maps(tmp_path: Path) -> None:
     table = interpolate(table.transpose(0, 3, 1, 2).reshape(-1, 4, 4), (6, 4)).reshape(2, 24, 24)
     np.testing.assert_allclose(loaded.state_dict()[name], table, atol=1e-6)
     assert np.isfinite(loaded(np.zeros((1, 48, 32, 3), np.float32))).all()
+
+
+def test_fixed_tables_of_images_that_are_not_square() -> None:
+    """Queries and keys on maps of other heights than widths, and fewer keys than queries."""
+    stride = {"position_encoding": "fixed", "stride": 2, "kernel": 3}
+    old = with_deformable(small_config(image_size=(64, 32)), **stride)
+    new = old.replace(image_size=(32, 48))
+    name = "stages.2.blocks.1.attention.fixed_position_bias"
+    table = create_model(old).state_dict()[name]
+    assert table.shape == (2, 8 * 4, 4 * 2)
+    found = resize_tables({name: table}, old, new)[name]
+    queries = interpolate(table.transpose(0, 2, 1).reshape(-1, 8, 4), (4, 6)).reshape(2, 4, 2, 24)
+    expected = interpolate(queries.transpose(0, 3, 1, 2).reshape(-1, 4, 2), (2, 3)).reshape(2, 24, 6)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_tables_of_datpp_stay_as_they_are(tmp_path: Path) -> None:

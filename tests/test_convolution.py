@@ -67,7 +67,7 @@ def test_convolutions_of_the_models(case: tuple[int, ...]) -> None:
     [
         ((1, 4, 4, 3), (2, 4, 1, 1), {}, "channels of x: found 3, expected 4"),
         ((1, 4, 4, 4), (3, 2, 1, 1), {"groups": 2}, "output channels: found 3, expected a multiple"),
-        ((1, 2, 4, 1), (1, 1, 3, 3), {}, r"padded map: found \(2, 4\), expected at least the kernel, \(3, 3\)"),
+        ((1, 2, 4, 1), (1, 1, 3, 3), {}, r"padded map: found \(2, 4\), expected at least \(3, 3\)"),
         ((4, 4, 1), (1, 1, 3, 3), {}, "x: found"),
         ((1, 4, 4, 1), (1, 1, 3, 3), {"stride": 0}, "stride"),
         ((1, 4, 4, 1), (1, 1, 3, 3), {"padding": -1}, "padding"),

@@ -175,6 +175,7 @@ def test_a_server_that_sends_another_range(served: Server, tmp_path: Path) -> No
 def test_all_is_there_already(served: Server, tmp_path: Path) -> None:
     (tmp_path / "x.pth.part").write_bytes(served.content)
     assert download("small", tmp_path / "x.pth").read_bytes() == served.content
+    assert served.ranges == [f"bytes={len(served.content)}-"]
     assert names(tmp_path) == ["x.pth"]
 
 
@@ -221,9 +222,15 @@ def test_truncated_without_a_length(served: Server, tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
-def test_a_web_page_instead_of_a_file(server: Server, tmp_path: Path, kind: str) -> None:
-    server.content, server.kind = b"\n<!DOCTYPE html><html>Log in to download</html>", kind
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("text/html; charset=utf-8", b"Please log in to download"),
+        ("application/octet-stream", b"\n<!DOCTYPE html><html>Please log in to download</html>"),
+    ],
+)
+def test_a_web_page_instead_of_a_file(server: Server, tmp_path: Path, kind: str, content: bytes) -> None:
+    server.content, server.kind = content, kind
     assert error_of(tmp_path / "x.pth") == (
         f"{server.url}: a web page came instead of a file: open the address in a browser, save the file from there, "
         "and give it to minidat convert"

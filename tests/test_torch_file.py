@@ -19,8 +19,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
+from minidat._pickle_machine import PickleError, PickleMachine
 from minidat.checkpoints import Placeholder, load_model, read_torch_file
-from minidat.checkpoints.pickle_machine import PickleError, PickleMachine
 from minidat.checkpoints.torch_file import ELEMENT_TYPES
 from minidat.errors import CheckpointError, MinidatError
 from tests.checkpoint_files import foreign_module, read_record, rewrite_zip, save_authors_file, save_with_config
@@ -387,6 +387,24 @@ def test_unsupported_tensors(tmp_path: Path) -> None:
     )
     bits = torch.zeros(2, dtype=torch.uint8).view(torch.bits8)
     assert error_of(save(tmp_path / "x.pth", bits)).startswith("a tensor of type <placeholder for torch.bits8>: ")
+
+
+def test_a_tensor_beyond_its_storage(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.pth", torch.arange(5))
+    program = read_record(path, "data.pkl")
+    assert program.count(b"K\x05\x85") == 1  # the shape, (5,)
+    rewrite_zip(path, {"data.pkl": program.replace(b"K\x05\x85", b"K\x06\x85")})
+    assert re.fullmatch(
+        r"data.pkl is damaged or not by PyTorch \(a tensor that reaches element 5 of a storage of 5 at byte \d+\): "
+        r"download or copy it again",
+        error_of(path),
+    )
+
+
+def test_an_unknown_compression(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.pth", torch.ones(10))
+    rewrite_zip(path, {}, compression=zipfile.ZIP_BZIP2)
+    assert error_of(path) == "the record x/data.pkl has an unknown compression, expected none or deflate"
 
 
 def test_byteorder_must_be_known(tmp_path: Path) -> None:

@@ -129,15 +129,11 @@ class Archive:
         for name, entry in self._entries.items():
             if entry.flag_bits & 0x1:
                 raise self.error("an encrypted zip file, expected a plain one: unpack and save it without a password")
-            if entry.compress_type == zipfile.ZIP_STORED:
-                consistent, share = entry.file_size == entry.compress_size, float(entry.file_size)
-            elif entry.compress_type == zipfile.ZIP_DEFLATED:
-                share = entry.file_size / PLAUSIBLE_COMPRESSION
-                consistent = share <= entry.compress_size + CHUNK_BYTES
-            else:
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise self.error(f"the record {one_line(name)} has an unknown compression, expected none or deflate")
-            held += share
-            if not consistent or held > self.file_bytes:
+            is_stored = entry.compress_type == zipfile.ZIP_STORED
+            held += entry.file_size / (1 if is_stored else PLAUSIBLE_COMPRESSION)
+            if held > self.file_bytes:
                 raise self.error(
                     f"its records claim to hold more than its {self.file_bytes} bytes can: damaged, or a zip bomb"
                 )

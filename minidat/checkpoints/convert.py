@@ -10,73 +10,93 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from ..errors import CheckpointError
 from .archive import one_line
 
-# In a name, {s} is a stage, {b} a block, {i} a step between two stages; * is weight or bias. {2b} and {2b+1} count the
-# two branches of block b. The third column says where the authors have a 1x1 convolution. One row a kind of parameter:
-# the authors' name, ours, "1x1" or "".
-PLAIN_PATCHES = (
-    ("patch_proj.0.*", "patch_embedding.projection.*", ""),
-    ("patch_proj.1.norm.*", "patch_embedding.norm.*", ""),
-)
-CONVOLUTIONAL_PATCHES = (
-    ("patch_proj.0.*", "patch_embedding.conv1.*", ""),
-    ("patch_proj.1.norm.*", "patch_embedding.norm1.*", ""),
-    ("patch_proj.3.*", "patch_embedding.conv2.*", ""),
-    ("patch_proj.4.norm.*", "patch_embedding.norm2.*", ""),
-)
-EVERYWHERE = (
-    ("stages.{s}.layer_norms.{2b}.norm.*", "stages.{s}.blocks.{b}.norm1.*", ""),
-    ("stages.{s}.layer_norms.{2b+1}.norm.*", "stages.{s}.blocks.{b}.norm2.*", ""),
-    ("stages.{s}.layer_scales.{2b}.weight", "stages.{s}.blocks.{b}.scale1.weight", ""),
-    ("stages.{s}.layer_scales.{2b+1}.weight", "stages.{s}.blocks.{b}.scale2.weight", ""),
-    ("stages.{s}.local_perception_units.{b}.*", "stages.{s}.blocks.{b}.perception.*", ""),
-    ("down_projs.{i}.0.weight", "downsamplings.{i}.reduction.weight", ""),
-    ("down_projs.{i}.1.norm.*", "downsamplings.{i}.norm.*", ""),
-    ("cls_norm.norm.*", "norm.*", ""),
-    ("cls_head.*", "head.*", ""),
-)
-WINDOW_ATTENTION = (
-    ("stages.{s}.attns.{b}.proj_qkv.*", "stages.{s}.blocks.{b}.attention.qkv.*", ""),
-    ("stages.{s}.attns.{b}.proj_out.*", "stages.{s}.blocks.{b}.attention.projection.*", ""),
-    (
-        "stages.{s}.attns.{b}.relative_position_bias_table",
-        "stages.{s}.blocks.{b}.attention.relative_position_bias_table",
-        "",
+# The table. A section: what its names begin with, the authors' and ours, then one row a kind of parameter: how the
+# authors' name goes on, how ours does, and whether theirs is a 1x1 convolution where ours is linear.
+# {s} is a stage, {b} a block, {2b} and {2b+1} its branches, {i} a step between two stages; * is weight or bias.
+Section = tuple[str, str, tuple[tuple[str, str, str], ...]]
+TABLE: dict[str, Section] = {
+    "plain patches": (
+        "patch_proj.", "patch_embedding.", (
+            ("0.*", "projection.*", ""),
+            ("1.norm.*", "norm.*", ""),
+        ),
     ),
-)
-NEIGHBORHOOD_ATTENTION = (
-    ("stages.{s}.attns.{b}.qkv.*", "stages.{s}.blocks.{b}.attention.qkv.*", ""),
-    ("stages.{s}.attns.{b}.proj.*", "stages.{s}.blocks.{b}.attention.projection.*", ""),
-    ("stages.{s}.attns.{b}.rpb", "stages.{s}.blocks.{b}.attention.relative_position_bias_table", ""),
-)
-DEFORMABLE_ATTENTION = (
-    ("stages.{s}.attns.{b}.proj_q.*", "stages.{s}.blocks.{b}.attention.query.*", "1x1"),
-    ("stages.{s}.attns.{b}.proj_k.*", "stages.{s}.blocks.{b}.attention.key.*", "1x1"),
-    ("stages.{s}.attns.{b}.proj_v.*", "stages.{s}.blocks.{b}.attention.value.*", "1x1"),
-    ("stages.{s}.attns.{b}.proj_out.*", "stages.{s}.blocks.{b}.attention.projection.*", "1x1"),
-    ("stages.{s}.attns.{b}.conv_offset.0.*", "stages.{s}.blocks.{b}.attention.offset_conv.*", ""),
-    ("stages.{s}.attns.{b}.conv_offset.1.norm.*", "stages.{s}.blocks.{b}.attention.offset_norm.*", ""),
-    ("stages.{s}.attns.{b}.conv_offset.3.weight", "stages.{s}.blocks.{b}.attention.offset_projection.weight", "1x1"),
-    ("stages.{s}.attns.{b}.rpe_table", "stages.{s}.blocks.{b}.attention.relative_position_bias_table", ""),
-    ("stages.{s}.attns.{b}.rpe_table", "stages.{s}.blocks.{b}.attention.fixed_position_bias", ""),
-    ("stages.{s}.attns.{b}.rpe_table.*", "stages.{s}.blocks.{b}.attention.position_conv.*", ""),
-    ("stages.{s}.attns.{b}.rpe_table.0.*", "stages.{s}.blocks.{b}.attention.position_mlp.hidden.*", ""),
-    ("stages.{s}.attns.{b}.rpe_table.2.weight", "stages.{s}.blocks.{b}.attention.position_mlp.output.weight", ""),
-)
-PLAIN_MLP = (
-    ("stages.{s}.mlps.{b}.chunk.linear1.*", "stages.{s}.blocks.{b}.mlp.fc1.*", ""),
-    ("stages.{s}.mlps.{b}.chunk.linear2.*", "stages.{s}.blocks.{b}.mlp.fc2.*", ""),
-)
-CONVOLUTIONAL_MLP = (
-    ("stages.{s}.mlps.{b}.linear1.0.*", "stages.{s}.blocks.{b}.mlp.fc1.*", "1x1"),
-    ("stages.{s}.mlps.{b}.linear2.0.*", "stages.{s}.blocks.{b}.mlp.fc2.*", "1x1"),
-    ("stages.{s}.mlps.{b}.dwc.*", "stages.{s}.blocks.{b}.mlp.depthwise.*", ""),
-)
+    "convolutional patches": (
+        "patch_proj.", "patch_embedding.", (
+            ("0.*", "conv1.*", ""),
+            ("1.norm.*", "norm1.*", ""),
+            ("3.*", "conv2.*", ""),
+            ("4.norm.*", "norm2.*", ""),
+        ),
+    ),
+    "window": (
+        "stages.{s}.attns.{b}.", "stages.{s}.blocks.{b}.attention.", (
+            ("proj_qkv.*", "qkv.*", ""),
+            ("proj_out.*", "projection.*", ""),
+            ("relative_position_bias_table", "relative_position_bias_table", ""),
+        ),
+    ),
+    "neighborhood": (
+        "stages.{s}.attns.{b}.", "stages.{s}.blocks.{b}.attention.", (
+            ("qkv.*", "qkv.*", ""),
+            ("proj.*", "projection.*", ""),
+            ("rpb", "relative_position_bias_table", ""),
+        ),
+    ),
+    "deformable": (
+        "stages.{s}.attns.{b}.", "stages.{s}.blocks.{b}.attention.", (
+            ("proj_q.*", "query.*", "1x1"),
+            ("proj_k.*", "key.*", "1x1"),
+            ("proj_v.*", "value.*", "1x1"),
+            ("proj_out.*", "projection.*", "1x1"),
+            ("conv_offset.0.*", "offset_conv.*", ""),
+            ("conv_offset.1.norm.*", "offset_norm.*", ""),
+            ("conv_offset.3.weight", "offset_projection.weight", "1x1"),
+            ("rpe_table", "relative_position_bias_table", ""),
+            ("rpe_table", "fixed_position_bias", ""),
+            ("rpe_table.*", "position_conv.*", ""),
+            ("rpe_table.0.*", "position_mlp.hidden.*", ""),
+            ("rpe_table.2.weight", "position_mlp.output.weight", ""),
+        ),
+    ),
+    "plain mlp": (
+        "stages.{s}.mlps.{b}.", "stages.{s}.blocks.{b}.mlp.", (
+            ("chunk.linear1.*", "fc1.*", ""),
+            ("chunk.linear2.*", "fc2.*", ""),
+        ),
+    ),
+    "convolutional mlp": (
+        "stages.{s}.mlps.{b}.", "stages.{s}.blocks.{b}.mlp.", (
+            ("linear1.0.*", "fc1.*", "1x1"),
+            ("linear2.0.*", "fc2.*", "1x1"),
+            ("dwc.*", "depthwise.*", ""),
+        ),
+    ),
+    "rest of a block": (
+        "stages.{s}.", "stages.{s}.blocks.{b}.", (
+            ("layer_norms.{2b}.norm.*", "norm1.*", ""),
+            ("layer_norms.{2b+1}.norm.*", "norm2.*", ""),
+            ("layer_scales.{2b}.weight", "scale1.weight", ""),
+            ("layer_scales.{2b+1}.weight", "scale2.weight", ""),
+            ("local_perception_units.{b}.*", "perception.*", ""),
+        ),
+    ),
+    "rest": (
+        "", "", (
+            ("down_projs.{i}.0.weight", "downsamplings.{i}.reduction.weight", ""),
+            ("down_projs.{i}.1.norm.*", "downsamplings.{i}.norm.*", ""),
+            ("cls_norm.norm.*", "norm.*", ""),
+            ("cls_head.*", "head.*", ""),
+        ),
+    ),
+}  # fmt: skip
 # Not learned, and recomputed by our modules; the last two are of older versions of the authors' code.
 BUFFERS = ("relative_position_index", "attn_mask", "q_grid", "reference")
 
@@ -115,12 +135,16 @@ class _Row:
         return self.authors_template.format(**parts)
 
 
-def _compile(section: tuple[tuple[str, str, str], ...]) -> tuple[_Row, ...]:
+@cache
+def _section(title: str) -> tuple[_Row, ...]:
+    """The rows of a section of the table."""
+    their_start, our_start, section = TABLE[title]
     rows = []
     for authors, ours, kind in section:
         branch = 1 if "{2b+1}" in authors else 0 if "{2b}" in authors else None
         templates = [
-            name.replace("{2b}", "{n}").replace("{2b+1}", "{n}").replace("*", "{leaf}") for name in (authors, ours)
+            name.replace("{2b}", "{n}").replace("{2b+1}", "{n}").replace("*", "{leaf}")
+            for name in (their_start + authors, our_start + ours)
         ]
         patterns = [re.compile(_pattern(template)) for template in templates]
         rows.append(_Row(patterns[0], patterns[1], templates[0], templates[1], branch, kind == "1x1"))
@@ -132,17 +156,6 @@ def _pattern(template: str) -> str:
     return re.sub(r"\{(\w+)\}", lambda field: f"(?P<{field[1]}>{numbers[field[1]]})", template.replace(".", r"\."))
 
 
-_PLAIN_PATCHES, _CONVOLUTIONAL_PATCHES = _compile(PLAIN_PATCHES), _compile(CONVOLUTIONAL_PATCHES)
-_EVERYWHERE = _compile(EVERYWHERE)
-_ATTENTION = {
-    "window": _compile(WINDOW_ATTENTION),
-    "neighborhood": _compile(NEIGHBORHOOD_ATTENTION),
-    "deformable": _compile(DEFORMABLE_ATTENTION),
-}
-_PLAIN_MLP, _CONVOLUTIONAL_MLP = _compile(PLAIN_MLP), _compile(CONVOLUTIONAL_MLP)
-_IN_BLOCKS = (*_ATTENTION["deformable"], *_ATTENTION["window"], *_ATTENTION["neighborhood"])
-
-
 def convert_state_dict(authors_state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The authors' weights under our names: {name: array} -> {name: array}, arrays not copied.
 
@@ -151,8 +164,9 @@ def convert_state_dict(authors_state: Mapping[str, np.ndarray]) -> dict[str, np.
     tells them apart. Raises CheckpointError listing every name that is none of the authors', or that occurs twice.
     """
     state = without_wrapper(authors_state)
-    patches = _CONVOLUTIONAL_PATCHES if "patch_proj.3.weight" in state else _PLAIN_PATCHES
-    rows = (*_IN_BLOCKS, *_EVERYWHERE, *_PLAIN_MLP, *_CONVOLUTIONAL_MLP, *patches)
+    patches = "convolutional patches" if "patch_proj.3.weight" in state else "plain patches"
+    sections = [title for title in TABLE if not title.endswith("patches") or title == patches]
+    rows = [row for title in sections for row in _section(title)]
     sides = _known_sides(state)
     ours: dict[str, np.ndarray] = {}
     problems = []
@@ -167,9 +181,9 @@ def convert_state_dict(authors_state: Mapping[str, np.ndarray]) -> dict[str, np.
             problems.append(f"unknown {one_line(name)}")
             continue
         row, new = matches[0]
-        for other_row, other_new in matches[1:]:  # proj_out may be a 1x1 convolution, rpe_table fixed
-            if other_row.pointwise == is_1x1 and other_new.endswith(".fixed_position_bias") == fixed:
-                row, new = other_row, other_new
+        for other, other_new in matches[1:]:  # proj_out is either kind of layer, rpe_table either kind of table
+            if other.pointwise == is_1x1 and other_new.endswith(".fixed_position_bias") == fixed:
+                row, new = other, other_new
         if new in ours:
             problems.append(f"a second entry for {new}, {one_line(name)}")
         ours[new] = array.reshape(array.shape[:2]) if row.pointwise and is_1x1 else array
@@ -184,14 +198,14 @@ def to_authors_state_dict(our_state: Mapping[str, np.ndarray]) -> dict[str, np.n
     Buffers do not come back: load the result into the authors' model with `strict=False`. Raises CheckpointError
     listing every name that is none of ours.
     """
-    patches = _CONVOLUTIONAL_PATCHES if "patch_embedding.conv2.weight" in our_state else _PLAIN_PATCHES
+    patches = "convolutional patches" if "patch_embedding.conv2.weight" in our_state else "plain patches"
     theirs: dict[str, np.ndarray] = {}
     unknown = []
     for name, value in our_state.items():
         array = np.asarray(value)
-        mlp = _CONVOLUTIONAL_MLP if f"{_block(name)}.mlp.depthwise.weight" in our_state else _PLAIN_MLP
-        attention = _ATTENTION[attention_kind(our_state, _block(name))]
-        rows = (*attention, *mlp, *_EVERYWHERE, *patches)
+        attention = attention_kind(our_state, _block(name))
+        mlp = "convolutional mlp" if f"{_block(name)}.mlp.depthwise.weight" in our_state else "plain mlp"
+        rows = [row for title in (attention, mlp, patches, "rest of a block", "rest") for row in _section(title)]
         row, new = next(((row, new) for row in rows if (new := row.to_authors(name)) is not None), (None, ""))
         if row is None:
             unknown.append(one_line(name))
@@ -203,8 +217,7 @@ def to_authors_state_dict(our_state: Mapping[str, np.ndarray]) -> dict[str, np.n
 
 
 def attention_kind(our_state: Mapping[str, np.ndarray], block: str) -> str:
-    """What attends in `block`, a path like stages.0.blocks.1: "window" (shifted or not), "neighborhood" or
-    "deformable".
+    """What attends in `block` (stages.0.blocks.1): "window", shifted or not, "neighborhood" or "deformable".
 
     Only deformable attention has projections of its own for queries, keys and values; of the others, neighborhood
     attention's bias table has three axes, a window's two.

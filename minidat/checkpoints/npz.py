@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from ..errors import CheckpointError, ConfigError
 from ..models.config import ModelConfig
 from .archive import Archive, PathLike, one_line
 
-MAX_TEXT_BYTES = 16 << 20  # config and labels
+MAX_TEXT_BYTES = 4 << 20  # config and labels
 EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)  # a zip entry must have a date; the same one makes files comparable
 MAX_AXES = 32
 HEADER = re.compile(  # what np.save writes for an array of numbers; see numpy.lib.format
@@ -70,7 +69,7 @@ def save_npz(
     if labels is not None and len(labels) != config.num_classes:
         raise CheckpointError(f"{path}: labels: found {len(labels)}, expected {config.num_classes}, one for each class")
     texts = {"config": config.to_dict(), "labels": None if labels is None else list(labels)}
-    with writing(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with _writing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, content in texts.items():
             _write_array(archive, name, np.frombuffer(json.dumps(content).encode(), np.uint8))
         for name, value in state.items():
@@ -111,25 +110,19 @@ def _write_array(archive: zipfile.ZipFile, name: str, value: np.ndarray) -> None
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
+def _writing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write, that is called `path` if all goes well and vanishes otherwise. OSError -> CheckpointError."""
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # the same folder: renaming must not copy
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
+        with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # as `open` would have made it; a temporary file is private
         os.replace(temporary, path)
-        temporary = None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _config(archive: Archive) -> ModelConfig:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._pickle_machine import Placeholder
 from ..errors import CheckpointError
 from ..models.config import (
     DEFORMABLE,
@@ -23,7 +24,6 @@ from ..models.config import (
     StageConfig,
 )
 from .convert import attention_kind, is_buffer, mask_side, without_wrapper
-from .pickle_machine import Placeholder
 
 DEFAULT_IMAGE_SIZE = 224
 DEFAULT_HEAD_WIDTH = 32  # of all published models
@@ -315,7 +315,7 @@ class _Reader:
             stride = max(1, self.hints.strides[stage])
         if encoding == "fixed":
             _, queries, keys = self.shape(self.expected(stage, FIXED_TABLE, DEFORMABLE), 3)
-            stride = max(1, round(math.sqrt(queries / keys)))
+            stride = max(1, round(math.sqrt(queries / keys))) if queries > 1 else stride
         if kernel is not None and kernel % 2 == 0:
             stride = kernel  # only such a convolution needs no padding
         factor: float | None = None if is_datpp else 2.0

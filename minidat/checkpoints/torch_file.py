@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from .._pickle_machine import PickleError, PickleMachine, Placeholder, describe
 from ..errors import CheckpointError
 from .archive import Archive, PathLike, one_line
-from .pickle_machine import PickleError, PickleMachine, Placeholder, describe
 
 MAX_PICKLE_BYTES = 64 << 20  # the description alone, without the storages: 0.1 MB for dat_base
 MAX_TENSOR_BYTES_PER_FILE_BYTE = 8  # tensors may overlap, but a few bytes may not pose as terabytes

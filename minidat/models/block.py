@@ -8,10 +8,10 @@ from .. import ops
 from ..nn import Backward, Context, LayerNorm, LayerScale, Module, depthwise_conv
 from .config import DEFORMABLE, NEIGHBORHOOD, SHIFTED_WINDOW, ModelConfig, StageConfig
 from .deformable_attention import DeformableAttention
+from .inference import infer_in_parts
 from .mlp import MLP
+from .neighborhood_attention import NeighborhoodAttention
 from .window_attention import WindowAttention
-
-INFERENCE_TOKENS = 4096  # worked on at once: what a block makes of them stays near the processor
 
 
 class Block(Module):
@@ -39,7 +39,15 @@ class Block(Module):
             x = _add(x, local)
         branch, attention_backward = self._branch(x, self.norm1, self.attention, self.scale1, context)
         x = _add(x, branch)
-        branch, mlp_backward = self._branch(x, self.norm2, self.mlp, self.scale2, context)
+        if context.gradients or self.mlp.depthwise is not None:
+            branch, mlp_backward = self._branch(x, self.norm2, self.mlp, self.scale2, context)
+        else:  # each token by itself
+            tokens = x.reshape(-1, x.shape[-1])
+            branch = infer_in_parts(
+                lambda part: self._branch(tokens[part], self.norm2, self.mlp, self.scale2, context)[0],
+                tokens,
+                len(self.mlp.fc1.weight.value),
+            ).reshape(x.shape)
         output = _add(x, branch)
 
         def backward(d_output: np.ndarray) -> np.ndarray:
@@ -82,8 +90,8 @@ def _add(x: np.ndarray, branch: np.ndarray) -> np.ndarray:
 class Stage(Module):
     """The blocks of one stage; x: (B, H, W, dim) -> the same shape.
 
-    In inference the images are taken a few at a time, through all the blocks: the maps of a large batch would travel
-    between memory and processor at every step. Drop rates are those of the blocks, in order.
+    In inference each thread takes its share of the images through all the blocks. Drop rates are those of the blocks,
+    in order.
     """
 
     def __init__(self, config: ModelConfig, index: int, drop_rates: list[float]) -> None:
@@ -94,12 +102,9 @@ class Stage(Module):
         ]
 
     def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
-        images = max(1, INFERENCE_TOKENS // (x.shape[1] * x.shape[2]))
-        if context.gradients or context.trace is not None or images >= len(x):
+        if context.gradients or context.trace is not None:
             return self._forward(x, context)
-        output = np.empty_like(x)
-        for i in range(0, len(x), images):
-            output[i : i + images] = self._forward(x[i : i + images], context)[0]
+        output = infer_in_parts(lambda part: self._forward(x[part], context)[0], x, x.shape[-1])
         return output, None  # type: ignore[return-value]
 
     def _forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
@@ -123,7 +128,5 @@ def build_attention(kind: str, stage: StageConfig, table_size: tuple[int, int]) 
         assert stage.deformable is not None  # the config has been checked
         return DeformableAttention(stage.dim, stage.heads, stage.deformable, table_size)
     if kind == NEIGHBORHOOD:
-        from .neighborhood_attention import NeighborhoodAttention
-
         return NeighborhoodAttention(stage.dim, stage.heads, stage.neighborhood)
     return WindowAttention(stage.dim, stage.heads, stage.window, shifted=kind == SHIFTED_WINDOW)

@@ -7,6 +7,7 @@ import numpy as np
 from .. import ops
 from ..nn import Backward, Context, Linear, Module, Parameter
 from ..nn.initializers import truncated_normal
+from .inference import infer_in_parts
 from .patch_embedding import pad_to_multiple
 
 
@@ -28,45 +29,67 @@ class WindowAttention(Module):
         self.shift = -(-window // 2) if shifted else 0
 
     def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
-        dim, window, shift = x.shape[-1], self.window, self.shift
+        window, shift = self.window, self.shift
         padded, pad_backward = pad_to_multiple(x, window)
         height, width = padded.shape[1:3]
 
-        # 1. tokens of each window: (B nW, w w, dim)
+        # 1. the tokens of each window: (B nW, w w, dim)
         rolled, roll_backward = context.apply(ops.cyclic_shift, padded, shift=shift)
         tokens, partition_backward = context.apply(ops.window_partition, rolled, window=window)
 
-        # 2. queries, keys and values, with the windows on an axis of their own: each (B, nW, heads, w w, d)
-        qkv, qkv_backward = self.qkv.forward(tokens, context)
-        windows = (height // window) * (width // window)
-        qkv = qkv.reshape(-1, windows, window * window, 3, self.heads, dim // self.heads)
-        query, key, value = qkv.transpose(3, 0, 1, 4, 2, 5)
-
-        # 3. attention, with the bias of the relative positions and the mask of the shift: (nW or 1, heads, keys,
-        # queries)
+        # 2. attention among them, with the bias of the relative positions and the mask of the shift
         bias, bias_backward = context.apply(ops.window_position_bias, self.relative_position_bias_table, window=window)
+        mask = None
         if shift:
-            mask = ops.shifted_window_mask(height, width, window=window, shift=shift).astype(x.dtype)
-            bias = bias + mask[:, None]
-        mixed, attention_backward = context.apply(
-            ops.attention, query, key, value, bias, scale=(dim // self.heads) ** -0.5, inference=not context.gradients
-        )
+            mask = ops.shifted_window_mask(height, width, window=window, shift=shift).astype(
+                x.dtype
+            )  # (nW, keys, queries)
+        if context.gradients:
+            output, attend_backward = self._attend(tokens, bias, mask, slice(0, len(tokens)), context)
+        else:
+            output = infer_in_parts(
+                lambda part: self._attend(tokens, bias, mask, part, context)[0], tokens, 4 * x.shape[-1]
+            )
 
-        # 4. the heads side by side again, their mixture, and back to the map
-        merged = mixed.swapaxes(2, 3).reshape(tokens.shape)
-        output, projection_backward = self.projection.forward(merged, context)
+        # 3. back to the map
         output, reverse_backward = context.apply(ops.window_reverse, output, window=window, height=height, width=width)
         output, unroll_backward = context.apply(ops.cyclic_shift, output, shift=-shift)
 
         def backward(d_output: np.ndarray) -> np.ndarray:
             d_padded, _ = pad_to_multiple(d_output, window)
-            d_merged = projection_backward(reverse_backward(unroll_backward(d_padded)))  # 4
-            d_mixed = d_merged.reshape(mixed_shape).swapaxes(2, 3)
-            d_query, d_key, d_value, d_bias = attention_backward(d_mixed)  # 3
-            bias_backward(d_bias.sum(axis=0) if shift else d_bias)
-            d_qkv = np.stack([d_query, d_key, d_value]).transpose(1, 2, 4, 0, 3, 5)  # 2
-            d_tokens = qkv_backward(d_qkv.reshape(*tokens_shape[:2], 3 * dim))
+            d_tokens, d_bias = attend_backward(reverse_backward(unroll_backward(d_padded)))  # 3, 2
+            bias_backward(d_bias)
             return pad_backward(roll_backward(partition_backward(d_tokens)))  # 1
 
-        mixed_shape, tokens_shape = mixed.swapaxes(2, 3).shape, tokens.shape
         return output[:, : x.shape[1], : x.shape[2]], backward
+
+    def _attend(
+        self, tokens: np.ndarray, bias: np.ndarray, mask: np.ndarray | None, part: slice, context: Context
+    ) -> tuple[np.ndarray, Backward]:
+        """Attention in the windows `part` of all: tokens (B nW, w w, dim) -> (n, w w, dim).
+
+        bias: (heads, keys, queries), mask: (nW, keys, queries) or None. Backward returns the gradients of tokens and
+        bias.
+        """
+        tokens = tokens[part]
+        count, length, dim = tokens.shape
+        qkv, qkv_backward = self.qkv.forward(tokens, context)
+        query, key, value = qkv.reshape(count, length, 3, self.heads, dim // self.heads).transpose(2, 0, 3, 1, 4)
+        if mask is not None:
+            windows = np.arange(part.start, part.stop) % len(mask)
+            bias = bias + mask[windows, None]  # (n, heads, keys, queries)
+        mixed, attention_backward = context.apply(
+            ops.attention, query, key, value, bias, scale=(dim // self.heads) ** -0.5, inference=not context.gradients
+        )
+        merged = mixed.swapaxes(1, 2).reshape(tokens.shape)  # the heads side by side again
+        output, projection_backward = self.projection.forward(merged, context)
+
+        def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            d_merged = projection_backward(d_output)
+            d_mixed = d_merged.reshape(count, length, self.heads, dim // self.heads).swapaxes(1, 2)
+            d_query, d_key, d_value, d_bias = attention_backward(d_mixed)
+            d_qkv = np.stack([d_query, d_key, d_value]).transpose(1, 3, 0, 2, 4)  # (n, w w, 3, heads, d)
+            d_tokens = qkv_backward(d_qkv.reshape(count, length, 3 * dim))
+            return d_tokens, d_bias if mask is None else d_bias.sum(axis=0)
+
+        return output, backward

@@ -10,10 +10,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
+from functools import cache, partial
 
-CACHE_FLOATS = 32768  # numbers worked on at once: a few arrays of this length fit in a core's second-level cache
+import numpy as np
+
+# Numbers worked on at once. Fewer would stay in a faster cache, but threads meet at Python's interpreter lock after
+# every call of NumPy, and each meeting costs as much as a pass over ten thousand numbers.
+CACHE_FLOATS = 131072
+PRODUCT_FLOATS = 131072  # of a product's result at once: one array of this length does
+PRODUCT_GRAIN = 500_000  # multiply-adds that are worth waking a thread for
 
 
 @cache
@@ -27,63 +32,137 @@ def thread_count() -> int:
 
 def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) -> None:
     """Call work(start, stop) on slices that cover range(count), one slice a thread, each of at least `grain` items."""
-    threads = max(1, min(thread_count(), count // grain))
-    if threads == 1:
-        work(0, count)
-        return
-    bounds = [count * i // threads for i in range(threads + 1)]
+    helpers = _helpers()[: max(1, min(thread_count(), count // grain)) - 1]
     with _one_blas_thread():
-        others = [_pool().submit(work, bounds[i], bounds[i + 1]) for i in range(1, threads)]
+        # called from inside `work`, or by two threads of the user at once: the helpers are busy, do it alone
+        if not helpers or not _in_use.acquire(blocking=False):
+            work(0, count)
+            return
+        bounds = [count * i // (len(helpers) + 1) for i in range(len(helpers) + 2)]
         try:
-            work(0, bounds[1])
+            for i, helper in enumerate(helpers, start=1):
+                helper.call(partial(work, bounds[i], bounds[i + 1]))
+            try:
+                work(0, bounds[1])
+            finally:
+                errors = [helper.wait() for helper in helpers]
         finally:
-            for other in others:
-                other.exception()  # waits: nobody may still work on these rows, nor with one BLAS thread
-        for other in others:
-            other.result()
+            _in_use.release()
+    for error in filter(None, errors):
+        raise error
 
 
-def chunked(work: Callable[[slice], None], rows: int, row_length: int) -> None:
-    """Call work(slice) on slices of rows small enough for the cache, in parallel where there is enough to do."""
-    step = max(1, CACHE_FLOATS // row_length)
+def chunked(work: Callable[[slice], None], rows: int, row_length: int, *, grain: int = CACHE_FLOATS) -> None:
+    """Call work(slice) on slices of rows small enough for the cache, in threads with `grain` numbers or more."""
+    in_parts(work, rows, step=max(1, CACHE_FLOATS // row_length), grain=max(1, grain // row_length))
+
+
+def in_parts(work: Callable[[slice], None], count: int, *, step: int, grain: int) -> None:
+    """Call work(slice) on slices of at most `step` items that cover range(count), in threads of `grain` items or more."""
 
     def run(start: int, stop: int) -> None:
-        for i in range(start, stop, step):
-            work(slice(i, min(i + step, stop)))
+        parts = -(-(stop - start) // step)  # of one size: a matrix product of few rows costs as much as one of many
+        for i in range(parts):
+            work(slice(start + (stop - start) * i // parts, start + (stop - start) * (i + 1) // parts))
 
-    parallel(run, rows, grain=step)
+    parallel(run, count, grain=grain)
+
+
+def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """The matrix product a b (+ bias, one number a column), with the longer side of the result shared among threads.
+
+    a: (M, K), b: (K, N), bias: (N,) or None -> (M, N). OpenBLAS could share the work itself, but its threads spin for a
+    while after each product, and would take the cores from the other operators' threads.
+    """
+    (m, k), n = a.shape, b.shape[1]
+    output = np.empty((m, n), np.result_type(a, b))
+    step = max(1, PRODUCT_FLOATS // n)
+    grain = 1 + PRODUCT_GRAIN // max(1, k * min(m, n))
+
+    def some_rows(part: slice) -> None:
+        np.matmul(a[part], b, out=output[part])
+        if bias is not None:
+            output[part] += bias  # while the product is in the cache
+
+    def some_columns(part: slice) -> None:
+        np.matmul(a, b[:, part], out=output[:, part])
+        if bias is not None:
+            output[:, part] += bias[part]
+
+    if m >= n:
+        in_parts(some_rows, m, step=step, grain=grain)
+    else:
+        in_parts(some_columns, n, step=n, grain=grain)
+    return output
+
+
+class _Helper:
+    """A thread that waits for work. Its locks serve as signals: one thread acquires what the other releases.
+
+    A pool of the standard library does the same in five times the time, and there are hundreds of calls in a forward
+    pass.
+    """
+
+    def __init__(self) -> None:
+        self._called, self._finished = threading.Lock(), threading.Lock()
+        self._called.acquire()
+        self._finished.acquire()
+        self._error: BaseException | None = None
+        threading.Thread(target=self._serve, daemon=True, name="minidat").start()
+
+    def call(self, task: Callable[[], None]) -> None:
+        """Let the thread run `task`."""
+        self._task = task
+        self._called.release()
+
+    def wait(self) -> BaseException | None:
+        """Wait for the task's end; what it raised, or None."""
+        self._finished.acquire()
+        return self._error
+
+    def _serve(self) -> None:
+        while True:
+            self._called.acquire()
+            self._error = None
+            try:
+                self._task()
+            except BaseException as error:
+                self._error = error
+            del self._task  # and the arrays it holds
+            self._finished.release()
 
 
 @cache
-def _pool() -> Any:
-    from concurrent.futures import ThreadPoolExecutor  # imported when first needed: it costs some of a cold start
-
+def _helpers() -> list[_Helper]:
     if hasattr(os, "register_at_fork"):  # a forked child has none of these threads
-        os.register_at_fork(after_in_child=_pool.cache_clear)
-    return ThreadPoolExecutor(max(1, thread_count() - 1), thread_name_prefix="minidat")
+        os.register_at_fork(after_in_child=_helpers.cache_clear)
+    return [_Helper() for _ in range(thread_count() - 1)]
 
 
-_lock = threading.Lock()
-_nested = 0
+_in_use = threading.Lock()
+
+
+_switch = threading.Lock()
+_users = 0
 _blas_threads_before = 1
 
 
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
-    """OpenBLAS works in the calling thread alone inside this block, whichever threads are in it."""
-    global _nested, _blas_threads_before
+    """OpenBLAS works in the calling thread alone while any thread is inside this block."""
+    global _users, _blas_threads_before
     get, put = _openblas()
-    with _lock:
-        if _nested == 0:
+    with _switch:
+        if _users == 0:
             _blas_threads_before = get()
             put(1)
-        _nested += 1
+        _users += 1
     try:
         yield
     finally:
-        with _lock:
-            _nested -= 1
-            if _nested == 0:
+        with _switch:
+            _users -= 1
+            if _users == 0:
                 put(_blas_threads_before)
 
 
@@ -92,8 +171,6 @@ def _openblas() -> tuple[Callable[[], int], Callable[[int], None]]:
     """(get, set) of the thread count of the OpenBLAS that NumPy's wheels bundle; no-ops for any other BLAS."""
     import ctypes
     from pathlib import Path
-
-    import numpy as np
 
     for library in (Path(np.__file__).parent.parent / "numpy.libs").glob("libscipy_openblas*"):
         handle = ctypes.CDLL(str(library))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ._shapes import check, unbroadcast
-from ._threads import CACHE_FLOATS, parallel
+from ._threads import CACHE_FLOATS, parallel, thread_count
 
 
 def attention(
@@ -61,6 +61,7 @@ def attention(
     parallel(work, len(blocks))
     if probabilities is None:
         return output, None
+    bias_shape = None if bias is None else bias.shape
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
         d_query = np.empty_like(query)
@@ -84,7 +85,7 @@ def attention(
         parallel(work, len(blocks))
         d_query *= query.dtype.type(scale)
         d_key *= query.dtype.type(scale)
-        return d_query, d_key, d_value, None if bias is None else unbroadcast(d_scores, bias.shape)
+        return d_query, d_key, d_value, None if bias_shape is None else unbroadcast(d_scores, bias_shape)
 
     return output, backward
 
@@ -109,14 +110,17 @@ def _softmax_over_keys(scores: np.ndarray) -> None:
 
 
 def _blocks(leading: tuple[int, ...], size: int) -> Iterator[tuple[slice, ...]]:
-    """Index tuples that cut the leading axes into blocks whose scores, `size` a (K, Q) matrix, fit in the cache."""
-    steps = []
+    """Index tuples that cut the leading axes into blocks whose scores, `size` a (K, Q) matrix, fit in the cache.
+
+    Along an axis the blocks are of one size, give or take 1, and as many for one thread as for another.
+    """
     room = max(1, CACHE_FLOATS // size)
+    threads = thread_count()
+    slices: list[list[slice]] = []
     for length in reversed(leading):
-        steps.append(max(1, min(length, room)))
-        room //= max(1, length)
-    ranges = [
-        [slice(i, i + step) for i in range(0, length, step)]
-        for length, step in zip(leading, reversed(steps), strict=True)
-    ]
-    yield from product(*ranges)
+        parts = -(-length // min(length, room))
+        if parts > 1 or not slices:
+            parts = min(length, -(-parts // threads) * threads)
+        slices.append([slice(length * i // parts, length * (i + 1) // parts) for i in range(parts)])
+        room = max(1, room // length)
+    yield from product(*reversed(slices))

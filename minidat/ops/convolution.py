@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ._shapes import check, pair
-from ._threads import parallel
-from .linear import add_bias, linear
+from ._threads import CACHE_FLOATS, parallel, product
+from .linear import linear
 
 Pair = tuple[int, int]
 
@@ -35,10 +35,8 @@ def conv2d(
 
     if kernel == stride == (1, 1) and padding == (0, 0) and groups == 1:
         return _pointwise(x, weight, bias)
-    convolve = _depthwise if groups == channels == outputs else _grouped
-    output, padded_backward = convolve(_pad(x, padding), weight, stride, groups)
-    if bias is not None:
-        add_bias(output.reshape(-1, outputs), bias)
+    convolve = _depthwise if groups == channels == outputs else _dense if groups == 1 else _grouped
+    output, padded_backward = convolve(_pad(x, padding), weight, bias, stride)
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         d_padded, d_weight = padded_backward(d_output)
@@ -55,12 +53,12 @@ def _check_shapes(
     check(weight.ndim == 4, "conv2d", "weight", weight.shape, "(out, in / groups, height, width)")
     check(min(*stride, groups) >= 1, "conv2d", "stride and groups", (*stride, groups), "at least 1")
     check(min(padding) >= 0, "conv2d", "padding", padding, "at least 0")
-    outputs, group_channels, *kernel = weight.shape
+    outputs, group_channels, kernel = weight.shape[0], weight.shape[1], weight.shape[2:]
     check(x.shape[-1] == group_channels * groups, "conv2d", "channels of x", x.shape[-1], group_channels * groups)
     check(outputs % groups == 0, "conv2d", "output channels", outputs, f"a multiple of groups ({groups})")
     if bias is not None:
         check(bias.shape == (outputs,), "conv2d", "bias", bias.shape, (outputs,))
-    padded = [n + 2 * p for n, p in zip(x.shape[1:3], padding, strict=True)]
+    padded = (x.shape[1] + 2 * padding[0], x.shape[2] + 2 * padding[1])
     check(padded[0] >= kernel[0] and padded[1] >= kernel[1], "conv2d", "padded map", padded, f"at least {kernel}")
 
 
@@ -75,23 +73,19 @@ def _pointwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tu
     return output, backward
 
 
-def _grouped(x: np.ndarray, weight: np.ndarray, stride: Pair, groups: int) -> tuple[np.ndarray, Any]:
-    """Any convolution without padding: each output pixel's patch becomes a row, the kernel a matrix (im2col)."""
-    outputs, group_channels, kh, kw = weight.shape
+def _dense(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:
+    """All channels with all, without padding: each output pixel's patch becomes a row, the kernel a matrix (im2col)."""
+    outputs, channels, kh, kw = weight.shape
     patches = _windows(x, (kh, kw), stride)  # (B, H', W', kh, kw, C), a view
     batch, height, width = patches.shape[:3]
-    columns = patches.reshape(-1, kh * kw, groups, group_channels).swapaxes(1, 2)  # (N, groups, taps, C / groups)
-    columns = columns.reshape(-1, groups, kh * kw * group_channels).swapaxes(0, 1)  # (groups, N, taps C / groups)
-    # (D, C / groups, kh, kw) -> (groups, D / groups, taps C / groups)
-    matrix = weight.transpose(0, 2, 3, 1).reshape(groups, outputs // groups, -1)
-    output = (columns @ matrix.swapaxes(1, 2)).swapaxes(0, 1).reshape(batch, height, width, outputs)
+    rows = patches.reshape(batch * height * width, kh * kw * channels)
+    matrix = weight.transpose(0, 2, 3, 1).reshape(outputs, kh * kw * channels)
+    output = product(rows, matrix.T, bias).reshape(batch, height, width, outputs)
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        d_rows = d_output.reshape(-1, groups, outputs // groups).swapaxes(0, 1)  # (groups, N, D / groups)
-        d_matrix = d_rows.swapaxes(1, 2) @ columns
-        d_weight = d_matrix.reshape(outputs, kh, kw, group_channels).transpose(0, 3, 1, 2)
-        d_columns = (d_rows @ matrix).swapaxes(0, 1).reshape(-1, groups, kh * kw, group_channels).swapaxes(1, 2)
-        d_patches = d_columns.reshape(batch, height, width, kh, kw, groups * group_channels)
+        d_rows = d_output.reshape(-1, outputs)
+        d_weight = product(d_rows.T, rows).reshape(outputs, kh, kw, channels).transpose(0, 3, 1, 2)
+        d_patches = product(d_rows, matrix).reshape(patches.shape)
         d_x = np.zeros_like(x)
         for i in range(kh):
             for j in range(kw):
@@ -101,18 +95,35 @@ def _grouped(x: np.ndarray, weight: np.ndarray, stride: Pair, groups: int) -> tu
     return output, backward
 
 
-def _depthwise(x: np.ndarray, weight: np.ndarray, stride: Pair, groups: int) -> tuple[np.ndarray, Any]:
+def _grouped(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:
+    """Each group of channels is a dense convolution of its own."""
+    groups = x.shape[-1] // weight.shape[1]
+    inputs, kernels = np.split(x, groups, axis=-1), np.split(weight, groups)
+    biases = [None] * groups if bias is None else np.split(bias, groups)
+    outputs, backwards = zip(
+        *(_dense(*parts, stride) for parts in zip(inputs, kernels, biases, strict=True)), strict=True
+    )
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        d_outputs = np.split(d_output, groups, axis=-1)
+        gradients = [group_backward(d) for group_backward, d in zip(backwards, d_outputs, strict=True)]
+        return np.concatenate([d_x for d_x, _ in gradients], axis=-1), np.concatenate([d_w for _, d_w in gradients])
+
+    return np.concatenate(outputs, axis=-1), backward
+
+
+def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:
     """Each channel with its own kernel, without padding: a weighted sum of shifted views, no matrix product."""
     kernel = weight.shape[2], weight.shape[3]
     taps = np.ascontiguousarray(np.moveaxis(weight[:, 0], 0, 2))  # (kh, kw, C)
-    output = _correlate(x, taps, stride)
+    output = _correlate(x, taps, bias, stride)
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # d_x is the correlation of d_output, spread out by the stride, with the kernel turned by 180 degrees
         batch, height, width, channels = d_output.shape
         spread = np.zeros((batch, x.shape[1] + kernel[0] - 1, x.shape[2] + kernel[1] - 1, channels), x.dtype)
         _tap(spread, kernel[0] - 1, kernel[1] - 1, (height, width), stride)[...] = d_output
-        d_x = _correlate(spread, taps[::-1, ::-1], (1, 1))
+        d_x = _correlate(spread, taps[::-1, ::-1], None, (1, 1))
         d_taps = np.empty_like(taps)
         for i in range(kernel[0]):
             for j in range(kernel[1]):
@@ -122,17 +133,20 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, stride: Pair, groups: int) -> 
     return output, backward
 
 
-def _correlate(x: np.ndarray, taps: np.ndarray, stride: Pair) -> np.ndarray:
-    """output[y, x, c] = sum_ij taps[i, j, c] x[y s + i, x s + j, c]; x (B, H, W, C), taps (kh, kw, C)."""
+def _correlate(x: np.ndarray, taps: np.ndarray, bias: np.ndarray | None, stride: Pair) -> np.ndarray:
+    """output[y, x, c] = bias[c] + sum_ij taps[i, j, c] x[y s + i, x s + j, c]; x (B, H, W, C), taps (kh, kw, C)."""
     patches = _windows(x, taps.shape[:2], stride)  # (B, H', W', kh, kw, C)
     output = np.empty((*patches.shape[:3], x.shape[-1]), x.dtype)
+    rows = output.shape[1]
 
-    def work(start: int, stop: int) -> None:
-        for row in range(start, stop):
-            image, y = divmod(row, output.shape[1])
-            np.einsum("wijc,ijc->wc", patches[image, y], taps, out=output[image, y])
+    def work(start: int, stop: int) -> None:  # of all rows of all images
+        for image in range(start // rows, -(-stop // rows)):
+            part = slice(max(start - image * rows, 0), min(stop - image * rows, rows))
+            np.einsum("hwijc,ijc->hwc", patches[image, part], taps, out=output[image, part])
+            if bias is not None:
+                output[image, part] += bias
 
-    parallel(work, output.shape[0] * output.shape[1], grain=max(1, 4096 // max(1, output.shape[2] * output.shape[3])))
+    parallel(work, len(output) * rows, grain=max(1, CACHE_FLOATS // max(1, output[0, 0].size * taps[..., 0].size)))
     return output
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._shapes import check
-from ._threads import chunked
+from ._threads import product
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Any]:
@@ -20,27 +20,16 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[
     if bias is not None:
         check(bias.shape == weight.shape[:1], "linear", "bias", bias.shape, weight.shape[:1])
     rows = x.reshape(-1, x.shape[-1])  # (N, C)
-    output = rows @ weight.T
-    if bias is not None:
-        add_bias(output, bias)
+    output = product(rows, weight.T, bias)
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         d_rows = d_output.reshape(-1, d_output.shape[-1])  # (N, D)
-        d_x = (d_rows @ weight).reshape(x.shape)
-        d_weight = d_rows.T @ rows
+        d_x = product(d_rows, weight).reshape(x.shape)
+        d_weight = product(d_rows.T, rows)
         d_bias = None if bias is None else d_rows.sum(axis=0)
         return d_x, d_weight, d_bias
 
     return output.reshape(*x.shape[:-1], weight.shape[0]), backward
-
-
-def add_bias(rows: np.ndarray, bias: np.ndarray) -> None:
-    """rows (N, D) += bias (D,), in place."""
-
-    def work(part: slice) -> None:
-        rows[part] += bias
-
-    chunked(work, *rows.shape)
 
 
 def scale_channels(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Any]:

@@ -70,7 +70,8 @@ def neighborhood_attention(
                 total = total.swapaxes(0, 1)[..., None]  # (tiles, heads, queries, 1)
                 np.divide(_as_rows(mean, tiling), _as_rows(total, tiling), out=output_tiles[image, row, :, tiles])
 
-    parallel(attend, batch * rows)
+    thread_scores = 4 * CACHE_FLOATS  # worth waking a thread for
+    parallel(attend, batch * rows, grain=1 + thread_scores // biases[0].size)
 
     def backward(d_output: np.ndarray) -> Gradients:
         d_query_tiles = np.empty(query_tiles.shape, query.dtype)
@@ -113,7 +114,7 @@ def neighborhood_attention(
                 _add_columns(d_value[image, :, :, some], d_value_columns, tiling)
             d_tables[start] = _gather_bias(d_biases, tiling)
 
-        parallel(attend_backward, batch * heads)
+        parallel(attend_backward, batch * heads, grain=1 + thread_scores * heads // (biases[0].size * rows))
         d_bias = np.sum([d_tables[start] for start in sorted(d_tables)], axis=0)
         return _mend(d_query_tiles, tiling), d_key, d_value, d_bias.astype(bias.dtype)
 
@@ -202,7 +203,9 @@ def _runs(tiling: _Tiling, heads: int) -> list[slice]:
 
 def _spread_bias(bias: np.ndarray, tiling: _Tiling) -> np.ndarray:
     """Bias (heads, 2k - 1, 2k - 1) -> what is added to the scores, (kinds, keys, heads, tiles, queries)."""
-    table = np.pad(bias, ((0, 0), (0, 1), (0, 1)), constant_values=-np.inf)  # one more for keys outside the window
+    size = 2 * tiling.kernel
+    table = np.full((len(bias), size, size), -np.inf, bias.dtype)  # the last row and column: keys outside the window
+    table[:, :-1, :-1] = bias
     spread = table.reshape(len(bias), -1).take(tiling.offsets, axis=1)  # (heads, kinds, keys, tiles, queries)
     return np.ascontiguousarray(np.moveaxis(spread, 0, 2))
 
@@ -215,7 +218,7 @@ def _gather_bias(d_biases: np.ndarray, tiling: _Tiling) -> np.ndarray:
 
 
 def _cut(x: np.ndarray, tiling: _Tiling) -> np.ndarray:
-    """Map (B, H, W, heads, d) -> (B, rows, side, tiles, side, heads, d): a view unless zeros must fill the last tiles."""
+    """Map (B, H, W, heads, d) -> (B, rows, side, tiles, side, heads, d), a view unless zeros must fill the last."""
     (height, width), (side_y, side_x) = tiling.size, tiling.side
     rows, tiles = (len(first) for first in tiling.first_keys)
     missing = rows * side_y - height, tiles * side_x - width

@@ -9,6 +9,8 @@ import numpy as np
 from ._shapes import check
 from ._threads import chunked
 
+FORWARD_GRAIN = 262144  # numbers to normalise that are worth waking a thread for
+
 
 def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: float = 1e-5) -> tuple[np.ndarray, Any]:
     """Standardise the last axis, then scale and shift it: output = (x - mean) / sqrt(variance + eps) * w + b.
@@ -35,7 +37,7 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: floa
         part_output *= weight
         part_output += bias
 
-    chunked(work, *rows.shape)
+    chunked(work, *rows.shape, grain=FORWARD_GRAIN)
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         d_rows = d_output.reshape(-1, channels)
