@@ -6,11 +6,12 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from . import __version__
-from .errors import MinidatError
+from .errors import MinidatError, printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"minidat {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add_command in (_add_classify, _add_info, _add_convert, _add_download, _add_bench):
+    for add_command in (_add_classify, _add_info, _add_convert, _add_download, _add_evaluate, _add_bench):
         add_command(commands)
     return parser
 
@@ -161,6 +162,84 @@ def _download(arguments: argparse.Namespace) -> None:
 def _show_progress(done: int, total: int | None) -> None:
     whole = "" if total is None else f" of {total / 1e6:.1f}"
     print(f"\r{done / 1e6:.1f}{whole} MB", end="", file=sys.stderr, flush=True)
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def _add_evaluate(commands: Any) -> None:
+    command = commands.add_parser(
+        "evaluate",
+        help="the accuracy of a model on a data set",
+        description="Classify all pictures of a data set: top-1 and top-5 accuracy, class by class.",
+    )
+    command.add_argument(
+        "--weights", metavar="FILE", help="the model: a .npz or .pth file (default: the one that comes with minidat)"
+    )
+    command.add_argument(
+        "--data",
+        required=True,
+        metavar="PATH",
+        help="a folder with a sub-folder of pictures for each class, a .zip of one, or CIFAR-10 as published (.tar.gz, "
+        "or extracted)",
+    )
+    command.add_argument(
+        "--split", metavar="NAME", help="the part of the data, such as train or test (default: test, if there is one)"
+    )
+    command.add_argument("--batch", type=int, default=64, metavar="N", help="pictures at once (default: 64)")
+    command.add_argument("--confusion", metavar="FILE", help="draw what is taken for what: the .png file to write")
+    command.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out pictures that cannot be read, and name them on stderr (default: they are an error)",
+    )
+    command.add_argument("--json", action="store_true", help="print one object for programs")
+    command.set_defaults(run=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from .checkpoints import load_model
+    from .classification import default_weights
+    from .data.datasets import open_dataset
+    from .evaluation import check_picture_path, draw_confusion_matrix, evaluate, format_evaluation, save_picture
+
+    if arguments.confusion is not None:
+        check_picture_path(arguments.confusion)  # before the work, not after it
+    weights = arguments.weights or default_weights()
+    model = load_model(weights)
+    dataset = open_dataset(arguments.data, arguments.split, default_split="test")
+    skipped: list[MinidatError] = []
+    on_error = skipped.append if arguments.skip_unreadable else None
+    with _progress_bar("images") as progress:
+        evaluation = evaluate(model, dataset, batch=arguments.batch, progress=progress, on_error=on_error)
+    for error in skipped:
+        print(f"minidat: skipped: {printable(str(error))}", file=sys.stderr)
+    if arguments.confusion is not None:
+        save_picture(draw_confusion_matrix(*evaluation.occurring()), arguments.confusion)
+    if arguments.json:
+        import json
+
+        print(json.dumps({"weights": str(weights), "data": dataset.name, **evaluation.to_dict()}, indent=2))
+    else:
+        print(f"{weights} on {dataset.name}")
+        print(format_evaluation(evaluation))
+
+
+@contextmanager
+def _progress_bar(unit: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Something to call with (done, total), for people: None if stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=f" {unit}", file=sys.stderr, dynamic_ncols=True) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,19 @@
-"""Pictures and labels: from files to what a model takes, and from logits to names."""
+"""Pictures, labels and data sets: from files to what a model takes, and from logits to names."""
 
-from .image import load_image, preprocess
+from .datasets import ArrayDataset, Dataset, ImageFolder, open_dataset, split_validation
+from .image import load_image, preprocess, preprocess_batch
 from .labels import cifar10_labels, imagenet_labels, load_labels
 
-__all__ = ["cifar10_labels", "imagenet_labels", "load_image", "load_labels", "preprocess"]
+__all__ = [
+    "ArrayDataset",
+    "Dataset",
+    "ImageFolder",
+    "cifar10_labels",
+    "imagenet_labels",
+    "load_image",
+    "load_labels",
+    "open_dataset",
+    "preprocess",
+    "preprocess_batch",
+    "split_validation",
+]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image
@@ -39,6 +41,8 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+WORTH_A_THREAD = 3 * 128 * 128  # numbers in a picture; below, threads mostly wait for the interpreter's lock
+
 _warning_filters = threading.Lock()  # they belong to the whole process
 
 
@@ -65,28 +69,34 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
     kind, or that has more pixels than Pillow's guard against decompression bombs allows (`PIL.Image.MAX_IMAGE_PIXELS`).
     For a damaged TIFF the libtiff library may print lines of its own to stderr before that.
     """
-    _check_file(path)
-    try:
-        with _warning_filters, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata: what damages the pixels is an error in Pillow too
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                image.load()
-                upright = UPRIGHT.get(_orientation(image))
-                rgb = _to_rgb(image)
-                return np.array(rgb if upright is None else rgb.transpose(upright))
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"{path}: {_unidentified(path)}") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise ImageError(
-            f"{path}: the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the limit against "
-            "decompression bombs; make it smaller first"
-        ) from None
-    except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
-        if isinstance(error, OSError) and error.strerror:  # the system's own, such as a missing permission
-            raise ImageError(f"{path}: cannot be read: {error.strerror}; expected an image file") from None
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{path}: {DAMAGED} ({reason})") from None
+    with _image_warnings():
+        return _read(path, path)
+
+
+def load_images(names: Sequence[str], source: Callable[[str], str | BinaryIO] = str) -> list[np.ndarray | ImageError]:
+    """As `load_image` for many files, which several threads share unless they are small, and no bad one stops it.
+
+    source: the file of a name, as a path or opened; it may raise ImageError. Returns (H, W, 3) uint8 arrays in the
+    order of the names; in the place of an image that cannot be read there is the ImageError.
+    """
+    from ..ops._threads import parallel  # here, since one image needs no threads and no operators
+
+    images: list[np.ndarray | ImageError] = [ImageError("not read")] * len(names)
+
+    def read_some(start: int, stop: int) -> None:
+        for i in range(start, stop):
+            try:
+                images[i] = _read(source(names[i]), names[i])
+            except ImageError as error:
+                images[i] = error
+
+    with _image_warnings():
+        read_some(0, min(1, len(names)))
+        if any(isinstance(image, np.ndarray) and image.size < WORTH_A_THREAD for image in images[:1]):
+            read_some(1, len(names))
+        else:
+            parallel(lambda start, stop: read_some(1 + start, 1 + stop), max(0, len(names) - 1))
+    return images
 
 
 def preprocess(image: np.ndarray, config: Preprocessing) -> np.ndarray:
@@ -106,13 +116,85 @@ def preprocess(image: np.ndarray, config: Preprocessing) -> np.ndarray:
             f"image: found shape {image.shape} of {image.dtype}, expected (height, width, 3) of uint8 "
             "(see minidat.load_image)"
         )
+    return _crop_and_normalize(resize_image(image, _resized(config)), config)
+
+
+def preprocess_batch(images: np.ndarray, config: Preprocessing) -> np.ndarray:
+    """As `preprocess` for an array of pictures of one size: (N, H, W, 3) uint8 -> (N, h, w, 3) float32.
+
+    Pictures that already have the size `preprocess` would resize them to, such as CIFAR-10's for a model of 32 x 32
+    pixels, are normalised all at once. The result is the same. Raises ShapeError for another kind of array.
+    """
+    if not isinstance(images, np.ndarray):
+        raise ShapeError(f"images: found {type(images).__name__}, expected an array (N, height, width, 3) of uint8")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape[1:]:
+        raise ShapeError(
+            f"images: found shape {images.shape} of {images.dtype}, expected (N, height, width, 3) of uint8"
+        )
+    if images.shape[1:3] == _resized(config):
+        return _crop_and_normalize(images, config)
+    output = np.empty((len(images), *config.image_size, 3), np.float32)
+    for i, image in enumerate(images):
+        output[i] = preprocess(image, config)
+    return output
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, 3) uint8 to `size`, (height, width), with Pillow's bicubic filter: (height, width, 3) uint8.
+
+    The filter widens as the picture shrinks, so that every pixel counts. A picture of that size stays as it is.
+    """
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def _resized(config: Preprocessing) -> tuple[int, int]:
+    """(height, width) that a model's pictures are resized to before the centre is cut out."""
     height, width = config.image_size
     longest = max(height, width)
-    resized_height, resized_width = (round(config.resize_size * side / longest) for side in (height, width))
-    resized = np.asarray(Image.fromarray(image).resize((resized_width, resized_height), Image.Resampling.BICUBIC))
-    top, left = round((resized_height - height) / 2), round((resized_width - width) / 2)
-    pixels = resized[top : top + height, left : left + width].astype(np.float32)
+    return round(config.resize_size * height / longest), round(config.resize_size * width / longest)
+
+
+def _crop_and_normalize(resized: np.ndarray, config: Preprocessing) -> np.ndarray:
+    """(..., H, W, 3) uint8 -> (..., h, w, 3) float32, (h, w) = `config.image_size`."""
+    height, width = config.image_size
+    top, left = round((resized.shape[-3] - height) / 2), round((resized.shape[-2] - width) / 2)
+    pixels = resized[..., top : top + height, left : left + width, :].astype(np.float32)
     return (pixels / 255 - MEAN) / STD
+
+
+@contextmanager
+def _image_warnings() -> Iterator[None]:
+    """What Pillow warns of is ignored inside this block, in every thread, but a decompression bomb is an error."""
+    with _warning_filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about metadata: what damages the pixels is an error in Pillow too
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _read(source: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str]) -> np.ndarray:
+    """The picture in a file, a path or an opened one, called `name`. To be used within `_image_warnings`."""
+    if isinstance(source, str | os.PathLike):
+        _check_file(source)
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            image.load()
+            upright = UPRIGHT.get(_orientation(image))
+            rgb = _to_rgb(image)
+            return np.array(rgb if upright is None else rgb.transpose(upright))
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{name}: {_unidentified(source)}") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ImageError(
+            f"{name}: the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the limit against "
+            "decompression bombs; make it smaller first"
+        ) from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
+        if isinstance(error, OSError) and error.strerror:  # the system's own, such as a missing permission
+            raise ImageError(f"{name}: cannot be read: {error.strerror}; expected an image file") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name}: {DAMAGED} ({reason})") from None
 
 
 def _check_file(path: str | os.PathLike[str]) -> None:
@@ -127,10 +209,16 @@ def _check_file(path: str | os.PathLike[str]) -> None:
         raise ImageError(f"{path}: the file is empty; expected an image")
 
 
-def _unidentified(path: str | os.PathLike[str]) -> str:
+def _unidentified(source: str | os.PathLike[str] | BinaryIO) -> str:
     """What is wrong with a file that no reader of FORMATS makes sense of."""
-    with open(path, "rb") as file:
-        beginning = file.read(16)
+    if isinstance(source, str | os.PathLike):
+        with open(source, "rb") as file:
+            beginning = file.read(16)
+    else:
+        source.seek(0)
+        beginning = source.read(16)
+    if not beginning:
+        return "the file is empty; expected an image"
     if beginning.startswith(SIGNATURES):
         return DAMAGED
     return f"not a JPEG, PNG, WebP, GIF, TIFF or BMP image, it begins with {beginning!r}; expected one of these"
@@ -147,7 +235,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,45 @@
+"""`minidat bench`: what it reports is complete and is printed. No figure is compared: no test depends on timing."""
+
+import pytest
+
+from minidat.benchmark import format_benchmark, run_benchmark
+from minidat.errors import ConfigError
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["inference", "training"])
+def result(request):
+    return run_benchmark("dat_tiny", train=request.param, threads=1, seconds=0)
+
+
+def test_result_is_complete(result):
+    assert (result["model"], result["batch"], result["threads"], result["runs"]) == ("dat_tiny", 1, 1, 5)
+    for figures in (result, result["pytorch"]):
+        assert 0 < figures["minimum_milliseconds"] <= figures["milliseconds"]
+        assert 28e6 * 4 / 2**20 < figures["peak_memory_mib"] < 4096
+    assert result["ratio"] == pytest.approx(result["milliseconds"] / result["pytorch"]["milliseconds"])
+    assert result["floor_milliseconds"] > 0
+    assert sum(result["operators"].values()) == pytest.approx(1)
+    backwards = [op for op in result["operators"] if op.endswith(" backward")]
+    assert bool(backwards) == (result["mode"] == "training step")
+
+
+def test_text_shows_the_figures(result):
+    text = format_benchmark(result)
+    assert f"{result['milliseconds']:.1f} ms" in text
+    assert f"{result['ratio']:.2f} (minidat / PyTorch" in text
+    assert "linear" in text
+    alone = format_benchmark({**result, "pytorch": None, "ratio": None})
+    assert "nothing to compare with" in alone
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "dat_huge"}, "model name: found 'dat_huge'"),
+        ({"name": "dat_tiny", "batch": 0}, "batch: found 0"),
+        ({"name": "dat_tiny", "threads": -1}, "threads: found -1"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        run_benchmark(**arguments)

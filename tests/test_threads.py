@@ -1,0 +1,94 @@
+"""The threading helper: every item once, errors passed on, OpenBLAS left as it was found."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidat.ops import _threads
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request, monkeypatch):
+    """So many threads, whatever the machine has."""
+    helpers = [_threads._Helper() for _ in range(request.param - 1)]
+    monkeypatch.setattr(_threads, "thread_count", lambda: request.param)
+    monkeypatch.setattr(_threads, "_helpers", lambda: helpers)
+    return request.param
+
+
+@pytest.mark.parametrize(("count", "grain"), [(0, 1), (1, 1), (2, 1), (7, 1), (7, 3), (100, 30), (5, 100)])
+def test_every_item_is_worked_on_once(threads, count, grain):
+    seen = np.zeros(count, int)
+    slices = []
+
+    def work(start, stop):
+        slices.append((start, stop))
+        seen[start:stop] += 1
+
+    _threads.parallel(work, count, grain=grain)
+    assert (seen == 1).all()
+    assert len(slices) <= threads
+    assert all(stop - start >= grain for start, stop in slices) or len(slices) == 1
+
+
+@pytest.mark.parametrize("step", [1, 3, 50])
+def test_parts_are_small_and_of_nearly_one_size(threads, step):
+    parts = []
+    _threads.in_parts(parts.append, 20, step=step, grain=1)
+    assert sorted(i for part in parts for i in range(part.start, part.stop)) == list(range(20))
+    assert all(part.stop - part.start <= step for part in parts)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_in_any_thread_reaches_the_caller_after_all_have_stopped(threads, failing):
+    def work(start, stop):
+        if (start > 0) == bool(failing and threads > 1):
+            raise ZeroDivisionError(f"from {start}")
+
+    with pytest.raises(ZeroDivisionError):
+        _threads.parallel(work, 10)
+    done = []
+    _threads.parallel(lambda start, stop: done.append(stop - start), 10)  # and nothing is left locked
+    assert sum(done) == 10
+
+
+def test_a_call_from_inside_works_alone(threads):
+    inner = []
+
+    def work(start, stop):
+        _threads.parallel(lambda a, b: inner.append((threading.get_ident(), b - a)), 4)
+
+    _threads.parallel(work, 6)
+    assert [size for _, size in inner] == [4] * len(inner)
+
+
+def test_openblas_has_its_threads_back():
+    get, _ = _threads._openblas()
+    before = get()
+    inside = []
+    _threads.parallel(lambda start, stop: inside.append(get()), 4)
+    assert set(inside) == {1}
+    assert get() == before
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 70), st.booleans(), st.integers(0, 2**32 - 1))
+def test_product_is_the_matrix_product(m, k, n, with_bias, seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((m, k)), rng.standard_normal((n, k)).T
+    bias = rng.standard_normal(n) if with_bias else None
+    expected = np.einsum("mk,kn->mn", a, b) + (0 if bias is None else bias)
+    np.testing.assert_allclose(_threads.product(a, b, bias), expected, rtol=1e-12, atol=1e-12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_threads, "PRODUCT_GRAIN", 0)
+        patch.setattr(_threads, "PRODUCT_FLOATS", 16)
+        np.testing.assert_allclose(_threads.product(a, b, bias), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_thread_count_follows_the_environment(monkeypatch):
+    for setting, expected in (("3", 3), ("0", None), ("many", None)):
+        monkeypatch.setenv("MINIDAT_NUM_THREADS", setting)
+        found = _threads.thread_count.__wrapped__()
+        assert found == expected if expected else found >= 1
