@@ -18,7 +18,7 @@ import numpy as np
 # every call of NumPy, and each meeting costs as much as a pass over ten thousand numbers.
 CACHE_FLOATS = 131072
 PRODUCT_FLOATS = 131072  # of a product's result at once: one array of this length does
-PRODUCT_GRAIN = 500_000  # multiply-adds that are worth waking a thread for
+PRODUCT_GRAIN = 8_000_000  # multiply-adds that are worth waking a thread for
 
 
 @cache

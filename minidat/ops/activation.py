@@ -10,6 +10,8 @@ from ._threads import chunked
 
 Backward = Callable[[np.ndarray], tuple[np.ndarray]]
 
+GELU_GRAIN = 196608  # numbers that are worth waking a thread for
+
 
 def relu(x: np.ndarray) -> tuple[np.ndarray, Backward]:
     """Cut off what is negative: output = max(0, x). The derivative at 0 is taken as 0.
@@ -71,7 +73,7 @@ def gelu(x: np.ndarray, *, inference: bool = False) -> tuple[np.ndarray, Backwar
     def work(part: slice) -> None:
         gelu_part(rows[part], output[part], None if derivative is None else derivative[part])
 
-    chunked(work, *rows.shape)
+    chunked(work, *rows.shape, grain=GELU_GRAIN)
     if derivative is None:
         return output.reshape(x.shape), None
 

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from ._shapes import check, pair
-from ._threads import CACHE_FLOATS, parallel, product
+from ._threads import parallel, product
 from .linear import linear
 
 Pair = tuple[int, int]
+
+TAPS_GRAIN = 2_000_000  # multiply-adds of a depthwise convolution that are worth waking a thread for
 
 
 def conv2d(
@@ -146,7 +148,7 @@ def _correlate(x: np.ndarray, taps: np.ndarray, bias: np.ndarray | None, stride:
             if bias is not None:
                 output[image, part] += bias
 
-    parallel(work, len(output) * rows, grain=max(1, CACHE_FLOATS // max(1, output[0, 0].size * taps[..., 0].size)))
+    parallel(work, len(output) * rows, grain=max(1, TAPS_GRAIN // max(1, output[0, 0].size * taps[..., 0].size)))
     return output
 
 
