@@ -70,6 +70,8 @@ def mlp_inference(
         shares[start] = (weight2[:, start:stop] @ h).T
 
     def convolutional_share(start: int, stop: int) -> None:
+        assert depthwise_weight is not None
+        assert depthwise_bias is not None
         units = slice(start, stop)
         h, _ = ops.linear(x, weight1[units], bias1[units])
         local, _ = ops.conv2d(h, depthwise_weight[units], depthwise_bias[units], padding=1, groups=stop - start)

@@ -1,7 +1,8 @@
 """Share the rows of an array among threads: the one place where minidat uses more than one core on its own.
 
-NumPy releases the interpreter lock inside its loops, so two Python threads really work at the same time. Matrix
-products called from such threads must not start threads of their own, hence the switch for OpenBLAS.
+NumPy releases the interpreter lock inside its loops, so two Python threads really work at the same time. OpenBLAS must
+not start threads of its own meanwhile, not even for a product on the side: after it they spin for a while, waiting for
+more, and take the cores from everybody else. Hence the switch.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) ->
             work(0, count)
             return
         bounds = [count * i // (len(helpers) + 1) for i in range(len(helpers) + 2)]
+        called: list[_Helper] = []
         try:
             for i, helper in enumerate(helpers, start=1):
                 helper.call(partial(work, bounds[i], bounds[i + 1]))
-            try:
-                work(0, bounds[1])
-            finally:
-                errors = [helper.wait() for helper in helpers]
-        finally:
+                called.append(helper)
+            work(0, bounds[1])
+        finally:  # nobody may still work on these arrays, whatever has happened here
+            errors = [helper.wait() for helper in called]
             _in_use.release()
     for error in filter(None, errors):
         raise error
@@ -58,7 +59,7 @@ def chunked(work: Callable[[slice], None], rows: int, row_length: int, *, grain:
 
 
 def in_parts(work: Callable[[slice], None], count: int, *, step: int, grain: int) -> None:
-    """Call work(slice) on slices of at most `step` items that cover range(count), in threads of `grain` items or more."""
+    """Call work(slice) on slices of up to `step` items that cover range(count), in threads of `grain` items or more."""
 
     def run(start: int, stop: int) -> None:
         parts = -(-(stop - start) // step)  # of one size: a matrix product of few rows costs as much as one of many
@@ -99,8 +100,7 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
 class _Helper:
     """A thread that waits for work. Its locks serve as signals: one thread acquires what the other releases.
 
-    A pool of the standard library does the same in five times the time, and there are hundreds of calls in a forward
-    pass.
+    A pool of the standard library does the same in five times the time, and a forward pass has a hundred calls.
     """
 
     def __init__(self) -> None:
@@ -116,8 +116,12 @@ class _Helper:
         self._called.release()
 
     def wait(self) -> BaseException | None:
-        """Wait for the task's end; what it raised, or None."""
-        self._finished.acquire()
+        """Wait for the task's end, Ctrl-C or not; what it raised, or None."""
+        try:
+            self._finished.acquire()
+        except KeyboardInterrupt:
+            self._finished.acquire()
+            raise
         return self._error
 
     def _serve(self) -> None:
