@@ -17,7 +17,7 @@ from .errors import MinidatError, printable
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit status.
 
-    0: done; 2: a mistake in the command line or bad input, told in one line on stderr; 130: interrupted by the user.
+    0: done; 2: bad input, told in one line on stderr, or a mistake in the command line; 130: interrupted by the user.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that the terminal cannot show must not stop the program
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -58,7 +58,9 @@ def _add_classify(commands: Any) -> None:
         "--weights", metavar="FILE", help="the model: a .npz file of minidat or a .pth file of the authors (default: a "
         "small one for ten kinds of animals and vehicles that comes with minidat)",
     )  # fmt: skip
-    command.add_argument("--top", type=int, default=5, metavar="N", help="answers an image (default: 5)")
+    command.add_argument(
+        "--top", type=int, default=5, metavar="N", help="how many answers to give for each image (default: 5)"
+    )
     command.add_argument("--json", action="store_true", help="print a list of objects for programs")
     command.set_defaults(run=_classify)
 
@@ -69,7 +71,7 @@ def _classify(arguments: argparse.Namespace) -> None:
     from .classification import classify, default_weights, format_predictions
     from .data.image import load_image
 
-    model = load_model(arguments.weights or default_weights())
+    model = load_model(default_weights() if arguments.weights is None else arguments.weights)
     answers = [(path, classify(model, load_image(path), arguments.top)) for path in arguments.images]
     if arguments.json:
         import json
@@ -205,7 +207,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     if arguments.confusion is not None:
         check_picture_path(arguments.confusion)  # before the work, not after it
-    weights = arguments.weights or default_weights()
+    weights = default_weights() if arguments.weights is None else arguments.weights
     model = load_model(weights)
     dataset = open_dataset(arguments.data, arguments.split, default_split="test")
     skipped: list[MinidatError] = []

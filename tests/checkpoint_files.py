@@ -89,18 +89,23 @@ class foreign_module:  # noqa: N801  used like a function
     """Within the context, a module with these classes exists; files written there refer to it, and it is gone after."""
 
     def __init__(self, name: str, **classes: type) -> None:
-        self.name = name
+        package = name.partition(".")[0]
         self.module = types.ModuleType(name)
+        self.modules = {package: types.ModuleType(package), name: self.module}
         for key, kind in classes.items():
             kind.__module__, kind.__qualname__ = name, key
             setattr(self.module, key, kind)
 
     def __enter__(self) -> types.ModuleType:
-        sys.modules[self.name] = self.module
+        self.before = {name: sys.modules.get(name) for name in self.modules}
+        sys.modules.update(self.modules)
         return self.module
 
     def __exit__(self, *_: object) -> None:
-        del sys.modules[self.name]
+        for name, module in self.before.items():
+            del sys.modules[name]
+            if module is not None:
+                sys.modules[name] = module
 
 
 def save_with_config(path: Path, settings: dict[str, Any], model: DAT | None = None) -> Path:

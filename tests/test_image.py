@@ -632,3 +632,12 @@ def test_bad_label_files(tmp_path, content, problem):
     with pytest.raises(MinidatError) as caught:
         load_labels(path)
     assert str(caught.value).startswith(f"{path}: {problem}; expected ")
+
+
+@pytest.mark.parametrize("missing", [1, 4, 8, 12, 16, 20])
+def test_a_png_without_its_end_is_refused_although_its_pixels_are_there(missing, tmp_path):
+    path = tmp_path / "cut.png"
+    Image.new("RGB", (9, 7), "blue").save(path)
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(ImageError, match=r"cut\.png"):
+        load_image(path)

@@ -233,3 +233,22 @@ def test_config_survives_json(config):
     import json
 
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("image_size", [(64,), (8, 8, 8), "64", 2.5, None])
+def test_image_sizes_are_numbers_of_pixels(image_size):
+    if image_size is None:
+        assert minidat.create_model("dat_tiny", image_size=np.int64(64)).config.image_size == (64, 64)
+        return
+    with pytest.raises(ConfigError, match="image_size: found"):
+        minidat.create_model("dat_tiny", image_size=image_size)
+
+
+def test_loading_wrong_values_changes_nothing():
+    model = minidat.create_model("dat_tiny", image_size=32, num_classes=2)
+    before = {name: value.copy() for name, value in model.state_dict().items()}
+    state = {name: value + 1 for name, value in before.items()}
+    state["head.bias"] = np.array(["a", "b"])
+    with pytest.raises(minidat.MinidatError, match=r"head.bias has dtype <U1, expected numbers"):
+        model.load_state_dict(state)
+    assert all(np.array_equal(before[name], value) for name, value in model.state_dict().items())

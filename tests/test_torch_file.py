@@ -295,7 +295,8 @@ def test_format_before_pytorch_1_6(tmp_path: Path) -> None:
     path = save(tmp_path / "x.pth", {"a": torch.ones(2)}, _use_new_zipfile_serialization=False)
     assert error_of(path) == (
         "PyTorch's format from before version 1.6, expected its zip format: "
-        "re-save it with torch.save(torch.load(old, map_location='cpu'), new)"
+        "re-save it with torch.save(torch.load(old, map_location='cpu'), new); "
+        "if torch.load refuses and you trust the file, add weights_only=False"
     )
 
 

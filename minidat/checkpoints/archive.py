@@ -117,7 +117,8 @@ class Archive:
         if LEGACY_TORCH_MAGIC in start[:64]:
             raise self.error(
                 "PyTorch's format from before version 1.6, expected its zip format: "
-                "re-save it with torch.save(torch.load(old, map_location='cpu'), new)"
+                "re-save it with torch.save(torch.load(old, map_location='cpu'), new); "
+                "if torch.load refuses and you trust the file, add weights_only=False"
             )
         if not start.startswith(b"PK"):
             raise self.error(f"{_describe_start(start)}, expected a zip file (.pth or .npz)")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..data.labels import imagenet_labels
-from ..errors import CheckpointError, ConfigError, MinidatError
-from ..models.config import ModelConfig
+from ..errors import CheckpointError, MinidatError
+from ..models.config import ModelConfig, as_image_size, check_dtype
 from ..models.dat import DAT
 from ..models.deformable_attention import DeformableAttention
 from ..ops import resize
@@ -34,15 +34,13 @@ def load_model(path: PathLike, *, image_size: int | tuple[int, int] | None = Non
     Nothing in the file is executed. Raises CheckpointError for a file that is missing, damaged, or no such model;
     ConfigError for another dtype or an impossible image size.
     """
-    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ConfigError(f"dtype: found {np.dtype(dtype)}, expected float32 or float64")
-    if image_size is not None:
-        image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
-    checkpoint = read_checkpoint(path, image_size=image_size, dtype=dtype)
+    dtype = check_dtype(dtype)
+    size = None if image_size is None else as_image_size(image_size)
+    checkpoint = read_checkpoint(path, image_size=size, dtype=dtype)
     model = build_model(checkpoint, path)
-    if image_size is None or image_size == checkpoint.config.image_size:
+    if size is None or size == checkpoint.config.image_size:
         return model
-    config = checkpoint.config.replace(image_size=image_size)
+    config = checkpoint.config.replace(image_size=size)
     return build_model(
         Checkpoint(resize_tables(checkpoint.state, checkpoint.config, config), config, checkpoint.labels), path
     )
@@ -139,6 +137,9 @@ def build_model(checkpoint: Checkpoint, path: PathLike) -> DAT:
     wrong = [name for name, value in state.items() if value.dtype.kind != "f"]
     if wrong:
         raise CheckpointError(f"{path}: {wrong[0]} has dtype {state[wrong[0]].dtype}, expected floating-point numbers")
+    damaged = [name for name, value in state.items() if not np.isfinite(value).all()]
+    if damaged:
+        raise CheckpointError(f"{path}: {damaged[0]} holds numbers that are not finite, expected undamaged weights")
     if sum(len(stage.blocks) for stage in config.stages) > len(state):
         raise CheckpointError(f"{path}: {len(state)} arrays are too few for its config: weights are missing")
     try:

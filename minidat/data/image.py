@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..errors import ImageError, ShapeError
 
+PNG_END = b"IEND\xaeB`\x82"
 FORMATS = (
     "JPEG",
     "PNG",
@@ -180,9 +181,13 @@ def _read(source: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str
     try:
         with Image.open(source, formats=FORMATS) as image:
             image.load()
+            if image.format == "PNG" and not _ends_as_png(source):  # Pillow is content with complete pixels
+                raise ImageError(f"{name}: {DAMAGED} (the end of the PNG is missing)")
             upright = UPRIGHT.get(_orientation(image))
             rgb = _to_rgb(image)
             return np.array(rgb if upright is None else rgb.transpose(upright))
+    except ImageError:
+        raise
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: {_unidentified(source)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -195,6 +200,15 @@ def _read(source: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str
             raise ImageError(f"{name}: cannot be read: {error.strerror}; expected an image file") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: {DAMAGED} ({reason})") from None
+
+
+def _ends_as_png(source: str | os.PathLike[str] | BinaryIO) -> bool:
+    """Whether the last chunk of a PNG, IEND with its checksum, is there (anything may follow it)."""
+    if isinstance(source, str | os.PathLike):
+        with open(source, "rb") as file:
+            return PNG_END in file.read()
+    source.seek(0)
+    return PNG_END in source.read()
 
 
 def _check_file(path: str | os.PathLike[str]) -> None:

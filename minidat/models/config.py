@@ -6,8 +6,11 @@ DAT (CVPR 2022, arXiv 2201.00520) models are called `dat_*`, DAT++ (arXiv 2309.0
 from __future__ import annotations
 
 import dataclasses
+import operator
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from ..errors import ConfigError
 
@@ -239,6 +242,26 @@ def _check_stage(stage: StageConfig, where: str) -> None:
             d.position_encoding,
             f"one of {', '.join(POSITION_ENCODINGS)}",
         )
+
+
+def as_image_size(value: Any) -> tuple[int, int]:
+    """(height, width) from one side of a square or a pair, in pixels. Raises ConfigError for anything else."""
+    try:
+        height, width = map(operator.index, (value, value) if np.ndim(value) == 0 else value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"image_size: found {value!r}, expected a number of pixels or (height, width)") from None
+    return height, width
+
+
+def check_dtype(dtype: Any) -> np.dtype:
+    """The NumPy dtype meant. Raises ConfigError for any but float32 and float64."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = dtype
+    if found not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ConfigError(f"dtype: found {found}, expected float32 or float64")
+    return found
 
 
 # --- the published models ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..nn import Backward, Context, LayerNorm, Linear, Module
 from ..nn.module import check_images
 from .block import Stage
-from .config import ModelConfig, get_config
+from .config import ModelConfig, as_image_size, check_dtype, get_config
 from .patch_embedding import ConvolutionalPatchEmbedding, Downsampling, PatchEmbedding
 
 
@@ -112,12 +112,9 @@ def create_model(
     config = get_config(name_or_config) if isinstance(name_or_config, str) else name_or_config
     if not isinstance(config, ModelConfig):
         raise ConfigError(f"model: found {type(config).__name__}, expected a name or a ModelConfig")
-    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ConfigError(f"dtype: found {np.dtype(dtype)}, expected float32 or float64")
+    dtype = check_dtype(dtype)
     if image_size is not None:
-        config = config.replace(
-            image_size=(image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        )
+        config = config.replace(image_size=as_image_size(image_size))
     if num_classes is not None:
         config = config.replace(num_classes=num_classes)
     model = DAT(config)

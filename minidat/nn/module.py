@@ -174,7 +174,7 @@ class Module:
         """Set every parameter. Values keep the dtype the model has; a model without values takes that of `state`.
 
         With `copy=False` an array that already has the right dtype becomes the value itself. Raises CheckpointError
-        listing *every* missing name, unknown name and wrong shape; nothing is changed then.
+        listing *every* missing name, unknown name, wrong shape and wrong dtype; nothing is changed then.
         """
         parameters = dict(self.named_parameters())
         problems = [f"missing {name}" for name in parameters if name not in state]
@@ -183,6 +183,11 @@ class Module:
             f"{name} has shape {np.shape(state[name])}, expected {parameter.shape}"
             for name, parameter in parameters.items()
             if name in state and np.shape(state[name]) != parameter.shape
+        ]
+        problems += [
+            f"{name} has dtype {np.asarray(value).dtype}, expected numbers"
+            for name, value in state.items()
+            if name in parameters and np.asarray(value).dtype.kind not in "fiu"
         ]
         if problems:
             raise CheckpointError(f"the weights do not fit the model: {'; '.join(problems)}")
