@@ -23,12 +23,14 @@ def describe_model(name: str) -> dict[str, Any]:
     parameters = _parameters_by_part(model)
     published = PUBLISHED_WEIGHTS.get(name)
     parts = []
-    for part, operations in count_operations(model).items():
-        stage = config.stages[int(part[-1]) - 1] if part.startswith("stage") else None
+    operations_by_part = count_operations(model)
+    for part, operations in operations_by_part.items():
+        index = int(part[-1]) - 1 if part.startswith("stage") else None
+        stage = None if index is None else config.stages[index]
         parts.append(
             {
                 "name": part,
-                "map_size": None if stage is None else list(config.map_size(config.stages.index(stage))),
+                "map_size": None if index is None else list(config.map_size(index)),
                 "dim": None if stage is None else stage.dim,
                 "blocks": None if stage is None else list(stage.blocks),
                 "parameters": parameters[part],
@@ -39,7 +41,7 @@ def describe_model(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "parameters": model.parameter_count(),
-        "gflops": sum(sum(o.values()) for o in count_operations(model).values()) / 1e9,
+        "gflops": sum(sum(operations.values()) for operations in operations_by_part.values()) / 1e9,
         "image_size": list(config.image_size),
         "top1": published.top1 if published else None,
         "top5": published.top5 if published else None,

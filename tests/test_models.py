@@ -186,6 +186,17 @@ def test_stochastic_depth_leaves_inference_alone_and_repeats_with_its_seed():
     np.testing.assert_allclose(plain, model(images), rtol=0, atol=1e-5)
 
 
+def test_stochastic_depth_drops_whole_images_also_without_gradients():
+    config = get_config("dat_tiny").replace(image_size=(32, 32), num_classes=3)
+    model = minidat.create_model(config)
+    images = np.repeat(np.random.default_rng(0).standard_normal((1, 32, 32, 3), dtype=np.float32), 6, axis=0)
+    with_gradients, without = (
+        model.forward(images, minidat.Context(gradients=g, training=True, rng=np.random.default_rng(3)))[0]
+        for g in (True, False)
+    )
+    np.testing.assert_allclose(without, with_gradients, rtol=0, atol=1e-5)
+
+
 def test_the_same_seed_draws_the_same_weights():
     one, two, other = (minidat.create_model("dat_tiny", image_size=32, seed=s).state_dict() for s in (1, 1, 2))
     assert all(np.array_equal(one[name], two[name]) for name in one)

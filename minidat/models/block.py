@@ -39,7 +39,7 @@ class Block(Module):
             x = _add(x, local)
         branch, attention_backward = self._branch(x, self.norm1, self.attention, self.scale1, context)
         x = _add(x, branch)
-        if context.gradients or self.mlp.depthwise is not None:
+        if context.gradients or context.training or self.mlp.depthwise is not None:
             branch, mlp_backward = self._branch(x, self.norm2, self.mlp, self.scale2, context)
         else:  # each token by itself
             tokens = x.reshape(-1, x.shape[-1])
@@ -102,7 +102,7 @@ class Stage(Module):
         ]
 
     def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
-        if context.gradients or context.trace is not None:
+        if context.gradients or context.training or context.trace is not None:
             return self._forward(x, context)
         output = infer_in_parts(lambda part: self._forward(x[part], context)[0], x, x.shape[-1])
         return output, None  # type: ignore[return-value]
