@@ -11,19 +11,21 @@ from contextlib import contextmanager
 from typing import Any
 
 from . import __version__
-from .errors import MinidatError, printable
+from .errors import ConfigError, MinidatError, printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit status.
 
-    0: done; 2: bad input, told in one line on stderr, or a mistake in the command line; 130: interrupted by the user.
+    0: done; 1: a solution failed (`grade`); 2: bad input, told in one line on stderr, or a mistake in the command
+    line; 130: interrupted by the user.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that the terminal cannot show must not stop the program
         sys.stdout.reconfigure(errors="backslashreplace")
+    status = 0
     try:
         arguments = _parser().parse_args(argv)
-        arguments.run(arguments)
+        status = arguments.run(arguments) or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at exit
@@ -31,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = " ".join(str(error).split()) or "not enough memory"
         print(f"minidat: error: {reason}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("minidat: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(f"minidat: {interruption.args[0] if interruption.args else 'interrupted'}", file=sys.stderr)
         return 130
-    return 0
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +45,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"minidat {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add_command in (_add_classify, _add_info, _add_convert, _add_download, _add_evaluate, _add_bench):
+    for add_command in (
+        _add_classify,
+        _add_visualize,
+        _add_info,
+        _add_convert,
+        _add_download,
+        _add_train,
+        _add_evaluate,
+        _add_bench,
+        _add_grade,
+    ):
         add_command(commands)
     return parser
 
@@ -92,6 +104,61 @@ def _classify(arguments: argparse.Namespace) -> None:
         print("For ImageNet's 1000 classes: minidat download dat_tiny, then classify with --weights dat_tiny.npz")
     elif model.labels is None:
         print(f"\n{arguments.weights} does not name its classes; add names with: minidat convert SRC DST --labels FILE")
+
+
+# --- visualize --------------------------------------------------------------------------------------------------------
+
+
+def _add_visualize(commands: Any) -> None:
+    command = commands.add_parser(
+        "visualize",
+        help="draw where a model looks on an image",
+        description="Draw where the blocks of a model look on an image: the points that deformable attention samples, "
+        "and how much attention they get; for window and neighborhood attention, a heat map.",
+    )
+    command.add_argument("image", metavar="IMAGE", help="a JPEG, PNG, WebP, GIF, TIFF or BMP file")
+    command.add_argument(
+        "--weights", metavar="FILE", help="the model: a .npz or .pth file (default: the one that comes with minidat)"
+    )
+    command.add_argument(
+        "--output", metavar="FILE", help="the .png file to write (default: <IMAGE>_attention.png, here)"
+    )
+    command.add_argument(
+        "--block",
+        action="append",
+        metavar="NAME",
+        help="a block to draw, such as stages.2.blocks.1; can be given several times (default: all deformable ones)",
+    )
+    command.add_argument("--head", type=int, metavar="N", help="one head, counted from 0 (default: the mean of all)")
+    command.add_argument(
+        "--query",
+        type=float,
+        nargs=2,
+        metavar=("Y", "X"),
+        help="the point that attends, as shares of the picture's height and width: 0 0 is the upper left corner, 1 1 "
+        "the lower right one (default: the mean over all points, which shows what gets most attention)",
+    )
+    command.set_defaults(run=_visualize)
+
+
+def _visualize(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from .checkpoints import load_model
+    from .classification import default_weights
+    from .data.image import load_image
+    from .evaluation import check_picture_path, save_picture
+    from .visualization import visualize
+
+    output = arguments.output or f"{Path(arguments.image).stem}_attention.png"
+    check_picture_path(output)  # before the work, not after it
+    image = load_image(arguments.image)
+    if os.path.exists(output) and os.path.samefile(arguments.image, output):
+        raise MinidatError(f"{output}: this is the image itself; give another file to write with --output")
+    model = load_model(default_weights() if arguments.weights is None else arguments.weights)
+    query = None if arguments.query is None else tuple(arguments.query)
+    save_picture(visualize(model, image, blocks=arguments.block, head=arguments.head, query=query), output)
+    print(output)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -244,6 +311,89 @@ def _progress_bar(unit: str) -> Iterator[Callable[[int, int], None] | None]:
         yield show
 
 
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def _add_train(commands: Any) -> None:
+    command = commands.add_parser(
+        "train",
+        help="train a model on your own pictures",
+        description="Train a model from random weights on an image folder (<class>/<picture>; also a .zip of it) or on "
+        "CIFAR-10. The run, with weights, log, learning curve and checkpoints, is kept in a folder. Stop it with "
+        "Ctrl-C; the same command with --resume goes on, and ends with the same weights as if it had not been stopped.",
+    )
+    command.add_argument("--data", required=True, metavar="PATH", help="the training images")
+    command.add_argument("--output", required=True, metavar="FOLDER", help="where to keep the run")
+    command.add_argument("--split", metavar="NAME", help="which part of the data (default: train, if there is one)")
+    command.add_argument(
+        "--validation", type=float, default=0.05, metavar="SHARE", help="of the images kept apart (default: 0.05)"
+    )
+    command.add_argument(
+        "--model", metavar="MODEL", help="a published architecture (see `minidat info`), or a .json file with the fields "
+        "of ModelConfig (default: the architecture of the weights that come with minidat)",
+    )  # fmt: skip
+    command.add_argument("--image-size", type=int, metavar="PIXELS", help="side of the images (default: the model's)")
+    command.add_argument("--epochs", type=int, metavar="N", help="passes over the images (default: 100)")
+    command.add_argument("--batch", type=int, metavar="N", help="images a step (default: 128)")
+    command.add_argument("--learning-rate", type=float, metavar="RATE", help="the highest one (default: 0.001)")
+    command.add_argument("--seed", type=int, metavar="N", help="of all that is random (default: 0)")
+    command.add_argument("--workers", type=int, metavar="N", help="processes that share a batch (default: one a core)")
+    command.add_argument(
+        "--recipe", metavar="FILE", help="a .json file with fields of Recipe, augmentation among them; options go first"
+    )
+    command.add_argument("--resume", action="store_true", help="go on with the run in the folder, if there is one")
+    command.set_defaults(run=_train)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from .checkpoints import load_npz
+    from .classification import default_weights
+    from .data.datasets import ArrayDataset, open_dataset, split_validation
+    from .models import ModelConfig, get_config
+    from .ops._threads import thread_count
+    from .training import Recipe, show_progress, train
+
+    if arguments.model is None:
+        config = load_npz(default_weights()).config
+    elif arguments.model.endswith(".json"):
+        config = ModelConfig.from_dict(_read_json(arguments.model))
+    else:
+        config = get_config(arguments.model)
+    if arguments.image_size is not None:
+        config = config.replace(image_size=(arguments.image_size, arguments.image_size))
+    options = ("epochs", "batch", "learning_rate", "seed", "workers")
+    given = {name: getattr(arguments, name) for name in options if getattr(arguments, name) is not None}
+    fields = {} if arguments.recipe is None else _read_json(arguments.recipe)
+    recipe = Recipe.from_dict(
+        {**fields, **given} if isinstance(fields, dict) else fields, Recipe(workers=thread_count())
+    )
+
+    dataset = open_dataset(arguments.data, arguments.split, default_split="train")
+    with _progress_bar("images read") as progress:
+        images, labels = dataset.load_all(config.image_size, progress=progress)
+    parts = split_validation(labels, fraction=arguments.validation, seed=recipe.seed)
+    training, validation = (
+        ArrayDataset(images[part], labels[part], dataset.classes, name=dataset.name) for part in parts
+    )
+    config = config.replace(num_classes=len(dataset.classes))
+    with show_progress() as show:
+        train(config, training, validation, recipe, arguments.output, resume=arguments.resume, progress=show)
+    print(
+        f"{arguments.output}/weights.npz: classify with `minidat classify --weights {arguments.output}/weights.npz IMAGE`"
+    )
+
+
+def _read_json(path: str) -> Any:
+    import json
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or f"no JSON: {error}"
+        raise ConfigError(f"{path}: cannot be read ({reason})") from None
+
+
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
@@ -295,3 +445,47 @@ def _bench(arguments: argparse.Namespace) -> None:
         print(json.dumps(result, indent=2))
     else:
         print(format_benchmark(result))
+
+
+# --- course -----------------------------------------------------------------------------------------------------------
+
+
+def _add_grade(commands: Any) -> None:
+    command = commands.add_parser(
+        "grade",
+        help="check solutions of the course's exercises",
+        description="Check solutions of the course's exercises (the stubs are in examples/exercises), and explain what "
+        "is wrong by the smallest example in which it is. A solution is a program: it is executed, with your rights, "
+        "in a process of its own. Exit status: 0 if all passed, 1 if one failed, 2 if a file is no exercise.",
+    )
+    command.add_argument(
+        "files", nargs="+", metavar="FILE", help="a completed stub; a line `# minidat exercise: NAME`, or else the "
+        "file's name, says of which exercise",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print a list of objects for programs, one for each file")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the numbers in the examples (default: 0)")
+    command.add_argument(
+        "--limit", type=float, default=20, metavar="SECONDS", help="the time that a file is given (default: 20)"
+    )
+    command.set_defaults(run=_grade)
+
+
+def _grade(arguments: argparse.Namespace) -> int:
+    from .grading import Report, find_exercise, format_report, grade_file
+
+    for path in arguments.files:
+        find_exercise(path)  # before the work, not after it
+    reports: list[Report] = []
+    for path in arguments.files:
+        report = grade_file(path, seed=arguments.seed, time_limit=arguments.limit)
+        if not arguments.json:
+            print(("\n" if reports else "") + format_report(report), flush=True)
+        reports.append(report)
+    passed = sum(report.passed for report in reports)
+    if arguments.json:
+        import json
+
+        print(json.dumps([report.to_dict() for report in reports], indent=2))
+    elif len(reports) > 1:
+        print(f"\n{passed} of {len(reports)} files passed")
+    return 0 if passed == len(reports) else 1

@@ -27,8 +27,16 @@ class DatasetError(MinidatError):
     """A data set that cannot be read, or does not fit the model."""
 
 
+class TrainingError(MinidatError):
+    """A training run that cannot start, go on or be resumed."""
+
+
 class DownloadError(MinidatError):
     """A download that failed or brought something else than a checkpoint."""
+
+
+class ExerciseError(MinidatError):
+    """A file that is no exercise of the course, or cannot be graded."""
 
 
 def printable(text: str) -> str:

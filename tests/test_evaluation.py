@@ -366,8 +366,8 @@ def test_save_picture(tmp_path):
 def test_save_picture_whole_or_not_at_all(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(b"old")
 
-    def fill_the_disk(self, path, **options):
-        path.write_bytes(b"half")
+    def fill_the_disk(self, file, **options):
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fill_the_disk)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from .._files import writing
 from ..errors import CheckpointError, ConfigError
 from ..models.config import ModelConfig
 from .archive import Archive, PathLike, one_line
@@ -69,7 +68,7 @@ def save_npz(
     if labels is not None and len(labels) != config.num_classes:
         raise CheckpointError(f"{path}: labels: found {len(labels)}, expected {config.num_classes}, one for each class")
     texts = {"config": config.to_dict(), "labels": None if labels is None else list(labels)}
-    with _writing(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with writing(path, CheckpointError) as file, zipfile.ZipFile(file, "w") as archive:
         for name, content in texts.items():
             _write_array(archive, name, np.frombuffer(json.dumps(content).encode(), np.uint8))
         for name, value in state.items():
@@ -107,22 +106,6 @@ def _write_array(archive: zipfile.ZipFile, name: str, value: np.ndarray) -> None
     entry = zipfile.ZipInfo(f"{name}.npy", EARLIEST_DATE)
     with archive.open(entry, "w", force_zip64=True) as stream:
         np.lib.format.write_array(stream, value, allow_pickle=False)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, that is called `path` if all goes well and vanishes otherwise. OSError -> CheckpointError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # the same folder: renaming must not copy
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _config(archive: Archive) -> ModelConfig:

@@ -1,7 +1,7 @@
 """Pictures, labels and data sets: from files to what a model takes, and from logits to names."""
 
 from .datasets import ArrayDataset, Dataset, ImageFolder, open_dataset, split_validation
-from .image import load_image, preprocess, preprocess_batch
+from .image import load_image, preprocess, preprocess_batch, seen_part
 from .labels import cifar10_labels, imagenet_labels, load_labels
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "open_dataset",
     "preprocess",
     "preprocess_batch",
+    "seen_part",
     "split_validation",
 ]

@@ -150,6 +150,15 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
+def seen_part(image: np.ndarray, config: Preprocessing) -> np.ndarray:
+    """The part of a picture that `preprocess` keeps, in its own resolution: (H, W, 3) -> (h, w, 3), a view."""
+    bounds = []
+    for side, whole, kept in zip(image.shape[:2], _resized(config), config.image_size, strict=True):
+        first = round((whole - kept) / 2)
+        bounds.append(slice(round(first / whole * side), round((first + kept) / whole * side)))
+    return image[tuple(bounds)]
+
+
 def _resized(config: Preprocessing) -> tuple[int, int]:
     """(height, width) that a model's pictures are resized to before the centre is cut out."""
     height, width = config.image_size

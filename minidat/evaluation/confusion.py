@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._files import writing
 from ..errors import ConfigError, MinidatError, ShapeError, printable
 
 if TYPE_CHECKING:
@@ -95,15 +96,8 @@ def check_picture_path(path: str | os.PathLike[str]) -> None:
 def save_picture(picture: Image, path: str | os.PathLike[str]) -> None:
     """Write a .png file, which appears under its name only when it is complete. Raises MinidatError."""
     check_picture_path(path)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        picture.save(temporary, format="PNG")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise MinidatError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path) as file:
+        picture.save(file, format="PNG")
 
 
 def _colors(shares: np.ndarray) -> np.ndarray:

@@ -102,7 +102,8 @@ class Stage(Module):
         ]
 
     def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
-        if context.gradients or context.training or context.trace is not None:
+        tracing = context.trace is not None or context.local_trace is not None
+        if context.gradients or context.training or tracing:
             return self._forward(x, context)
         output = infer_in_parts(lambda part: self._forward(x[part], context)[0], x, x.shape[-1])
         return output, None  # type: ignore[return-value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
-from ..nn import Backward, Context, Linear, Module, Parameter
+from ..nn import Backward, Context, Linear, LocalAttentionRecord, Module, Parameter
 from ..nn.initializers import truncated_normal
 
 
@@ -14,7 +14,7 @@ class NeighborhoodAttention(Module):
 
     x: (B, H, W, dim) -> the same shape. A map smaller than the kernel is first padded with zeros at the right and the
     bottom, and cropped afterwards. As in the authors' code the padding takes part: its keys and values are the biases
-    of `qkv`.
+    of `qkv`. With a `local_trace` in the context, a LocalAttentionRecord is left in it.
     """
 
     def __init__(self, dim: int, heads: int, kernel: int) -> None:
@@ -42,6 +42,8 @@ class NeighborhoodAttention(Module):
             kernel=self.kernel,
             scale=(dim // self.heads) ** -0.5,
         )
+        if context.local_trace is not None:
+            context.local_trace[self.path] = self._record(query, key, (height, width))
         merged = mixed[:, :height, :width].reshape(batch, height, width, dim)
         output, projection_backward = self.projection.forward(merged, context)
 
@@ -54,3 +56,15 @@ class NeighborhoodAttention(Module):
             return d_x[:, :height, :width]
 
         return output, backward
+
+    def _record(self, query: np.ndarray, key: np.ndarray, map_size: tuple[int, int]) -> LocalAttentionRecord:
+        """Whom each token of the map attends to, and how strongly; query, key: (B, H, W, heads, d), maybe padded."""
+        (batch, *padded_size, heads, d), (height, width) = query.shape, map_size
+        table = self.relative_position_bias_table.value
+        probabilities = ops.neighborhood_probabilities(query, key, table, kernel=self.kernel, scale=d**-0.5)
+        attention = probabilities.reshape(batch, heads, -1, *padded_size)[..., :height, :width]
+        tokens = ops.neighborhood_tokens(*padded_size, kernel=self.kernel)
+        tokens = tokens.reshape(*padded_size, -1, 2)[:height, :width]
+        return LocalAttentionRecord(
+            tokens.reshape(height * width, -1, 2), attention.reshape(batch, heads, -1, height * width), map_size
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
-from ..nn import Backward, Context, Linear, Module, Parameter
+from ..nn import Backward, Context, Linear, LocalAttentionRecord, Module, Parameter
 from ..nn.initializers import truncated_normal
 from .inference import infer_in_parts
 from .patch_embedding import pad_to_multiple
@@ -18,7 +18,7 @@ class WindowAttention(Module):
     the borders of the plain ones; a mask keeps apart what the roll brought together (DAT rounds up where Swin rounds
     down). A map that the window does not divide is padded with zeros at the right and the bottom, and cropped
     afterwards. As in the authors' code for dense prediction, the padding takes part: its keys and values are the
-    biases of `qkv`.
+    biases of `qkv`. With a `local_trace` in the context, a LocalAttentionRecord is left in it.
     """
 
     def __init__(self, dim: int, heads: int, window: int, *, shifted: bool) -> None:
@@ -44,6 +44,8 @@ class WindowAttention(Module):
             mask = ops.shifted_window_mask(height, width, window=window, shift=shift).astype(
                 x.dtype
             )  # (nW, keys, queries)
+        if context.local_trace is not None:
+            context.local_trace[self.path] = self._record(tokens, bias, mask, x.shape, (height, width))
         if context.gradients:
             output, attend_backward = self._attend(tokens, bias, mask, slice(0, len(tokens)), context)
         else:
@@ -74,7 +76,7 @@ class WindowAttention(Module):
         tokens = tokens[part]
         count, length, dim = tokens.shape
         qkv, qkv_backward = self.qkv.forward(tokens, context)
-        query, key, value = qkv.reshape(count, length, 3, self.heads, dim // self.heads).transpose(2, 0, 3, 1, 4)
+        query, key, value = self._split_heads(qkv)
         if mask is not None:
             windows = np.arange(part.start, part.stop) % len(mask)
             bias = bias + mask[windows, None]  # (n, heads, keys, queries)
@@ -93,3 +95,40 @@ class WindowAttention(Module):
             return d_tokens, d_bias if mask is None else d_bias.sum(axis=0)
 
         return output, backward
+
+    def _split_heads(self, qkv: np.ndarray) -> np.ndarray:
+        """(n, w w, 3 dim) -> query, key and value, (3, n, heads, w w, d), a view."""
+        count, length, channels = qkv.shape
+        return qkv.reshape(count, length, 3, self.heads, channels // (3 * self.heads)).transpose(2, 0, 3, 1, 4)
+
+    def _record(
+        self,
+        tokens: np.ndarray,
+        bias: np.ndarray,
+        mask: np.ndarray | None,
+        shape: tuple[int, ...],
+        padded_size: tuple[int, int],
+    ) -> LocalAttentionRecord:
+        """Whom each token attends to, and how strongly; tokens, bias and mask as for `_attend`, shape: that of x."""
+        batch, height, width, dim = shape
+        length, window_count = tokens.shape[1], len(tokens) // batch
+        query, key, _ = self._split_heads(self.qkv.forward(tokens, Context())[0])
+        if mask is not None:
+            bias = bias + np.tile(mask, (batch, 1, 1))[:, None]  # (B nW, heads, keys, queries)
+        probabilities = ops.attention_probabilities(query, key, bias, scale=(dim // self.heads) ** -0.5)
+
+        # where the tokens of a window were before the roll: the same for each query of the window
+        places = np.moveaxis(np.indices(padded_size), 0, -1)[None]  # (1, H, W, 2)
+        rolled, _ = ops.cyclic_shift(places, shift=self.shift)
+        seen, _ = ops.window_partition(rolled, window=self.window)  # (nW, keys, 2)
+        seen = seen.reshape(window_count, 1, -1).repeat(length, axis=1)  # (nW, queries, keys 2)
+
+        def on_map(windows: np.ndarray) -> np.ndarray:
+            """(n nW, queries of the window, ...) -> (n, queries of the map, keys, ...)"""
+            flat = windows.reshape(*windows.shape[:2], -1)
+            rolled, _ = ops.window_reverse(flat, window=self.window, height=padded_size[0], width=padded_size[1])
+            back, _ = ops.cyclic_shift(rolled, shift=-self.shift)
+            return back[:, :height, :width].reshape(len(back), height * width, length, -1)
+
+        attention = on_map(probabilities.transpose(0, 3, 2, 1))  # (B, queries, keys, heads)
+        return LocalAttentionRecord(on_map(seen)[0], attention.transpose(0, 3, 2, 1), (height, width))

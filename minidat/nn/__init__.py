@@ -1,7 +1,7 @@
 """Parameter, Module, Context, and the layers that are one operator."""
 
 from .layers import Conv2d, LayerNorm, LayerScale, Linear, depthwise_conv
-from .module import AttentionRecord, Backward, Context, Module, Parameter
+from .module import AttentionRecord, Backward, Context, LocalAttentionRecord, Module, Parameter
 
 __all__ = [
     "AttentionRecord",
@@ -11,6 +11,7 @@ __all__ = [
     "LayerNorm",
     "LayerScale",
     "Linear",
+    "LocalAttentionRecord",
     "Module",
     "Parameter",
     "depthwise_conv",

@@ -47,11 +47,20 @@ class Parameter:
 
 @dataclass
 class AttentionRecord:
-    """What one attention module did on one batch, kept for pictures. Coordinates are (y, x) in [-1, 1]."""
+    """What one deformable attention module did on one batch, kept for pictures. Coordinates are (y, x) in [-1, 1]."""
 
     positions: np.ndarray  # (B, groups, Hk, Wk, 2) sampling points
     reference: np.ndarray  # (Hk, Wk, 2) the points before the offsets
     attention: np.ndarray  # (B, heads, keys, queries) probabilities, queries in row-major order of the map
+    map_size: tuple[int, int]  # (H, W) of the queries
+
+
+@dataclass
+class LocalAttentionRecord:
+    """What one window or neighborhood attention module did on one batch: each query sees K tokens, its window."""
+
+    tokens: np.ndarray  # (queries, K, 2) row and column of each; those of a padded map may lie beyond its border
+    attention: np.ndarray  # (B, heads, K, queries) probabilities, queries in row-major order of the map
     map_size: tuple[int, int]  # (H, W) of the queries
 
 
@@ -62,6 +71,7 @@ class Context:
     gradients: keep what backward needs, and return a backward (otherwise forward returns None in its place).
     training:  dropout and stochastic depth are active; they draw from `rng`.
     trace:     if a dict is given, deformable attention leaves an `AttentionRecord` in it under its module's path.
+    local_trace: the same for window and neighborhood attention, which leave a `LocalAttentionRecord`.
     profile:   if a dict is given, the seconds spent in each operator are added up in it (`minidat bench`).
     """
 
@@ -69,6 +79,7 @@ class Context:
     training: bool = False
     rng: np.random.Generator | None = None
     trace: dict[str, AttentionRecord] | None = None
+    local_trace: dict[str, LocalAttentionRecord] | None = None
     profile: dict[str, float] | None = None
 
     def apply(self, op: Callable[..., Any], *arguments: Any, **settings: Any) -> tuple[Any, Backward]:

@@ -11,7 +11,7 @@ from .attention import attention, attention_probabilities
 from .convolution import conv2d
 from .linear import linear, scale_channels
 from .losses import cross_entropy
-from .neighborhood import neighborhood_attention
+from .neighborhood import neighborhood_attention, neighborhood_probabilities, neighborhood_tokens
 from .normalization import layer_norm
 from .pooling import average_pool, global_average_pool
 from .regularization import drop_path, dropout
@@ -42,6 +42,8 @@ __all__ = [
     "linear",
     "log_spaced",
     "neighborhood_attention",
+    "neighborhood_probabilities",
+    "neighborhood_tokens",
     "query_points",
     "reference_points",
     "relative_position_index",

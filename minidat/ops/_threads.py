@@ -97,6 +97,13 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
     return output
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Work inside this block stays in the calling thread: other processes have the other cores."""
+    with _in_use, _one_blas_thread():
+        yield
+
+
 class _Helper:
     """A thread that waits for work. Its locks serve as signals: one thread acquires what the other releases.
 

@@ -12,6 +12,7 @@ from .linear import linear
 
 Pair = tuple[int, int]
 
+TAPS_FLOATS = 32768  # of a depthwise convolution's output at once, when its kernel's gradient is summed up
 TAPS_GRAIN = 2_000_000  # multiply-adds of a depthwise convolution that are worth waking a thread for
 
 
@@ -126,10 +127,7 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, strid
         spread = np.zeros((batch, x.shape[1] + kernel[0] - 1, x.shape[2] + kernel[1] - 1, channels), x.dtype)
         _tap(spread, kernel[0] - 1, kernel[1] - 1, (height, width), stride)[...] = d_output
         d_x = _correlate(spread, taps[::-1, ::-1], None, (1, 1))
-        d_taps = np.empty_like(taps)
-        for i in range(kernel[0]):
-            for j in range(kernel[1]):
-                np.einsum("bhwc,bhwc->c", _tap(x, i, j, (height, width), stride), d_output, out=d_taps[i, j])
+        d_taps = _products_of_taps(x, d_output, kernel, stride)
         return d_x, np.ascontiguousarray(d_taps.transpose(2, 0, 1))[:, None]
 
     return output, backward
@@ -150,6 +148,24 @@ def _correlate(x: np.ndarray, taps: np.ndarray, bias: np.ndarray | None, stride:
 
     parallel(work, len(output) * rows, grain=max(1, TAPS_GRAIN // max(1, output[0, 0].size * taps[..., 0].size)))
     return output
+
+
+def _products_of_taps(x: np.ndarray, d_output: np.ndarray, kernel: Pair, stride: Pair) -> np.ndarray:
+    """d_taps[i, j, c] = sum_byx x[b, y s + i, x s + j, c] d_output[b, y, x, c]: (kh, kw, C)."""
+    batch, height, width, channels = d_output.shape
+    step = max(1, TAPS_FLOATS // max(1, d_output[0].size))  # images that stay in the cache for all taps
+    parts = [slice(start, start + step) for start in range(0, batch, step)]
+    d_taps = np.zeros((len(parts), *kernel, channels), x.dtype)
+
+    def work(start: int, stop: int) -> None:
+        for part in range(start, stop):
+            images, d_part = x[parts[part]], d_output[parts[part]]
+            for i, j in np.ndindex(*kernel):
+                tap = _tap(images, i, j, (height, width), stride)
+                np.einsum("bhwc,bhwc->c", tap, d_part, out=d_taps[part, i, j])
+
+    parallel(work, len(parts), grain=max(1, TAPS_GRAIN // max(1, step * d_output[0].size * kernel[0] * kernel[1])))
+    return d_taps.sum(axis=0)
 
 
 def _windows(x: np.ndarray, kernel: tuple[int, ...], stride: Pair) -> np.ndarray:

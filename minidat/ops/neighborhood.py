@@ -20,6 +20,7 @@ import numpy as np
 
 from ._shapes import check
 from ._threads import CACHE_FLOATS, parallel
+from .activation import softmax
 
 Gradients = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -122,6 +123,42 @@ def neighborhood_attention(
 
 
 # --- how a map is cut -------------------------------------------------------------------------------------------------
+
+
+def neighborhood_tokens(height: int, width: int, *, kernel: int) -> np.ndarray:
+    """The tokens that `neighborhood_attention` lets each query of a map see: those of the window around it.
+
+    -> (H W queries, kernel^2 keys, 2) of int, (row, column) of each, both in row-major order. Raises ShapeError for an
+    even kernel and for a map that is smaller.
+    """
+    op = "neighborhood_tokens"
+    check(kernel >= 1 and kernel % 2 == 1, op, "kernel", kernel, "an odd number")
+    check(min(height, width) >= kernel, op, "map", (height, width), f"at least {kernel} x {kernel}")
+    rows, columns = (
+        np.clip(np.arange(n) - kernel // 2, 0, n - kernel)[:, None] + np.arange(kernel) for n in (height, width)
+    )  # (H, kernel) and (W, kernel)
+    grid = np.broadcast_arrays(rows[:, None, :, None], columns[None, :, None, :])  # each (H, W, kernel, kernel)
+    return np.stack(grid, axis=-1).reshape(height * width, kernel * kernel, 2)
+
+
+def neighborhood_probabilities(
+    query: np.ndarray, key: np.ndarray, bias: np.ndarray, *, kernel: int, scale: float
+) -> np.ndarray:
+    """What `neighborhood_attention` mixes the values with, for pictures.
+
+    query: (B, H, W, heads, d), key: (B, H, W, heads, d), bias: (heads, 2 kernel - 1, 2 kernel - 1)
+    -> output: (B, heads, kernel^2 keys, H W queries), the keys in the order of `neighborhood_tokens`.
+    Raises ShapeError as `neighborhood_attention` does.
+    """
+    _check_shapes(query, key, key, bias, kernel)
+    batch, height, width, heads, d = query.shape
+    tokens = neighborhood_tokens(height, width, kernel=kernel).swapaxes(0, 1)  # (keys, queries, 2)
+    queries, keys = query.reshape(batch, -1, heads, d), key.reshape(batch, -1, heads, d)
+    seen = keys[:, tokens[..., 0] * width + tokens[..., 1]]  # (B, keys, queries, heads, d)
+    scores = np.einsum("bqnd,bkqnd->bnkq", queries * query.dtype.type(scale), seen)
+    own = np.indices((height, width)).reshape(2, -1).T  # (queries, 2)
+    entries = tokens - own + kernel - 1
+    return softmax(scores + bias[:, entries[..., 0], entries[..., 1]], axis=-2)[0]
 
 
 class _Tiling(NamedTuple):

@@ -190,24 +190,19 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
     heads, table_rows, table_columns = len(table) // groups, *table.shape[1:]
     output_shape = (batch, groups, heads, keys, grid_rows, grid_columns)
     output = np.empty(output_shape, table.dtype)
-    problems = [(b, g) for b in range(batch) for g in range(groups)]
     stacked_table = table.reshape(groups, heads * table_rows, table_columns)
-    # tasks as large as the cache takes their partial sums, as many for one thread as for another
-    parts = -(-keys * heads * table_rows * grid_columns // PARTIAL_SUMS_FLOATS)
-    parts += -parts * len(problems) % thread_count()
-    bounds = [keys * i // parts for i in range(parts + 1)]
-    tasks = [(b, g, slice(*part)) for b, g in problems for part in pairwise(bounds)]
+    tasks = _tasks(batch, groups, keys, heads * table_rows * grid_columns)
 
-    def partial_sums(b: int, g: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Hat matrices of the columns (k, C, Qx), and the table contracted with them: (k, heads, R, Qx)."""
-        hats = _hats(columns[b, g, part], table_columns).swapaxes(1, 2)
-        return hats, (stacked_table[g] @ hats).reshape(-1, heads, table_rows, grid_columns)
+    def partial_sums(images: slice, g: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Hat matrices of the columns (b, k, C, Qx), and the table contracted with them: (b, k, heads, R, Qx)."""
+        hats = _hats(columns[images, g, part], table_columns).swapaxes(2, 3)
+        return hats, (stacked_table[g] @ hats).reshape(*hats.shape[:2], heads, table_rows, grid_columns)
 
     def work(start: int, stop: int) -> None:
-        for b, g, part in tasks[start:stop]:
-            _, sums = partial_sums(b, g, part)
-            row_hats = _hats(rows[b, g, part], table_rows)  # (k, Qy, R)
-            np.matmul(row_hats, sums.swapaxes(0, 1), out=output[b, g, :, part])
+        for images, g, part in tasks[start:stop]:
+            _, sums = partial_sums(images, g, part)
+            row_hats = _hats(rows[images, g, part], table_rows)[:, None]  # (b, 1, k, Qy, R)
+            np.matmul(row_hats, sums.swapaxes(1, 2), out=output[images, g, :, part])
 
     parallel(work, len(tasks))
 
@@ -218,17 +213,17 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
 
         def work(start: int, stop: int) -> None:
             for task in range(start, stop):
-                b, g, part = tasks[task]
-                d_part = d_output[b, g, :, part].swapaxes(0, 1)  # (k, heads, Qy, Qx)
-                column_hats, sums = partial_sums(b, g, part)
-                row_hats = _hats(rows[b, g, part], table_rows)[:, None]  # (k, 1, Qy, R)
-                d_row_hats = (d_part @ sums.swapaxes(2, 3)).sum(axis=1)  # (k, Qy, R)
-                d_sums = (row_hats.swapaxes(2, 3) @ d_part).reshape(-1, heads * table_rows, grid_columns)
-                d_column_hats = stacked_table[g].T @ d_sums  # (k, C, Qx)
-                d_tables[task] = np.tensordot(d_sums, column_hats, axes=((0, 2), (0, 2)))
-                d_rows[b, g, part] = (d_row_hats * _hat_slopes(rows[b, g, part], table_rows)).sum(axis=-1)
-                slopes = _hat_slopes(columns[b, g, part], table_columns).swapaxes(1, 2)
-                d_columns[b, g, part] = (d_column_hats * slopes).sum(axis=1)
+                images, g, part = tasks[task]
+                d_part = d_output[images, g, :, part].swapaxes(1, 2)  # (b, k, heads, Qy, Qx)
+                column_hats, sums = partial_sums(images, g, part)
+                row_hats = _hats(rows[images, g, part], table_rows)[:, :, None]  # (b, k, 1, Qy, R)
+                d_row_hats = (d_part @ sums.swapaxes(3, 4)).sum(axis=2)  # (b, k, Qy, R)
+                d_sums = (row_hats.swapaxes(3, 4) @ d_part).reshape(*d_part.shape[:2], heads * table_rows, grid_columns)
+                d_column_hats = stacked_table[g].T @ d_sums  # (b, k, C, Qx)
+                d_tables[task] = np.tensordot(d_sums, column_hats, axes=((0, 1, 3), (0, 1, 3)))
+                d_rows[images, g, part] = (d_row_hats * _hat_slopes(rows[images, g, part], table_rows)).sum(axis=-1)
+                slopes = _hat_slopes(columns[images, g, part], table_columns).swapaxes(2, 3)
+                d_columns[images, g, part] = (d_column_hats * slopes).sum(axis=2)
 
         parallel(work, len(tasks))
         d_table = np.zeros_like(stacked_table)
@@ -237,6 +232,24 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
         return d_table.reshape(table.shape), d_rows, d_columns
 
     return output.reshape(batch, groups * heads, keys, grid_rows, grid_columns), backward
+
+
+def _tasks(batch: int, groups: int, keys: int, key_floats: int) -> list[tuple[slice, int, slice]]:
+    """(images, group, keys) that cover a product grid: as many images, or keys of one image, as the cache takes.
+
+    key_floats: the partial sums of one key. There are as many tasks for one thread as for another.
+    """
+    images = max(1, min(PARTIAL_SUMS_FLOATS // (keys * key_floats), batch // thread_count()))
+    parts = -(-keys * key_floats // PARTIAL_SUMS_FLOATS)
+    if images == 1:
+        parts += -parts * batch * groups % thread_count()
+    bounds = [keys * i // parts for i in range(parts + 1)]
+    return [
+        (slice(start, start + images), g, slice(*part))
+        for start in range(0, batch, images)
+        for g in range(groups)
+        for part in pairwise(bounds)
+    ]
 
 
 def _hats(t: np.ndarray, size: int) -> np.ndarray:

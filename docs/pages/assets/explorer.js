@@ -1,0 +1,717 @@
+// The explorer page. Its data, one script a photograph, are made by docs/site_tools/explorer.py.
+//
+// All that the reader has chosen is in `view`. It is also the address of the page (after the #), and it is written into
+// attributes (data-photo, data-block, data-head, data-window, data-window-head, data-query), for whoever automates the page.
+(() => {
+  "use strict";
+  const root = document.querySelector(".explorer");
+  if (!root) return;
+
+  const DATA = new URL("../explorer/", document.currentScript.src);
+  const WIDTH = 480; // of a picture, in the units of the drawings
+  const KINDS = {
+    deformable: { letter: "D", name: "deformable attention" },
+    window: { letter: "W", name: "window attention" },
+    shifted_window: { letter: "S", name: "shifted-window attention" },
+    neighborhood: { letter: "N", name: "neighborhood attention" },
+  };
+  const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
+  const photographs = root.dataset.photographs.split(" ");
+  const view = {
+    photo: photographs[0],
+    block: "first", // of the deformable ones: a path in the model, or "first", "last"
+    head: "mean", // or a number, or "sharpest": the one with the largest single share
+    window: "first", // the same for the local ones
+    windowHead: "mean",
+    at: [0.5, 0.5], // the query, (y, x) as shares of the picture's height and width
+    pixels: false, // show what the model is given
+  };
+  let data = null; // of view.photo
+  let held = false; // the query does not follow the mouse
+
+  // --- small helpers ---------------------------------------------------------------------------------------------
+
+  /** An element: html("p.note", {title: "..."}, child or text, ...). */
+  function html(tag, attributes = {}, ...children) {
+    const [name, ...classes] = tag.split(".");
+    const element = document.createElement(name);
+    element.classList.add(...classes);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  }
+
+  function svg(name, attributes = {}, ...children) {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+    set(element, attributes);
+    element.append(...children);
+    return element;
+  }
+
+  function set(element, attributes) {
+    for (const [key, value] of Object.entries(attributes)) {
+      element.setAttribute(key, typeof value === "number" ? +value.toFixed(3) : value);
+    }
+  }
+
+  const percent = (share) => (share < 0.0005 ? "0 %" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`);
+  const rgb = (color) => `rgb(${color.map(Math.round).join(" ")})`;
+  const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+  const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+
+  /** Strength in [0, 1) of so many even shares: 0.25 for 1, 0.57 for 4, 0.84 for 16. */
+  const strength = (multiple) => multiple / (multiple + 3);
+
+  /** A color on straight lines between those of a scale, at share t in [0, 1]. */
+  function colorOf(scale, t) {
+    const position = clamp(t, 0, 1) * (scale.length - 1);
+    const i = Math.min(Math.floor(position), scale.length - 2);
+    return rgb(scale[i].map((low, channel) => low + (position - i) * (scale[i + 1][channel] - low)));
+  }
+
+  // --- the data --------------------------------------------------------------------------------------------------
+
+  const loading = new Map();
+
+  function load(name) {
+    if (!loading.has(name)) {
+      loading.set(name, new Promise((resolve, reject) => {
+        const script = html("script", { src: new URL(`${name}.js`, DATA).href });
+        script.onload = () => resolve(prepare(window.minidatPhotographs[name]));
+        script.onerror = () => reject(new Error(`${script.src} is not there`));
+        document.head.append(script);
+      }));
+    }
+    return loading.get(name);
+  }
+
+  /** Decode the attention of all blocks, and give each block its path. */
+  function prepare(photograph) {
+    for (const [path, block] of Object.entries(photograph.blocks)) {
+      block.path = path;
+      const bytes = Uint8Array.from(atob(block.attention), (character) => character.charCodeAt(0));
+      block.attention = new Uint16Array(bytes.buffer);
+      if (block.kind !== "deformable") {
+        block.total = 0; // numbers a head
+        block.start = block.set.map((which) => (block.total += block.sets[which].length) - block.sets[which].length);
+      }
+    }
+    return photograph;
+  }
+
+  const blocksOf = (deformable) =>
+    Object.values(data.blocks).filter((block) => (block.kind === "deformable") === deformable);
+
+  function findBlock(wish, deformable) {
+    const blocks = blocksOf(deformable);
+    if (wish === "last") return blocks.at(-1);
+    return blocks.find((block) => block.path === wish) ?? blocks[0];
+  }
+
+  /** The token of a block's map that a place on the picture belongs to: [row, column]. */
+  const cellOf = (block, [y, x]) =>
+    [y, x].map((share, axis) => clamp(Math.floor(share * block.map[axis]), 0, block.map[axis] - 1));
+
+  /** What a query pays to each (group, key) of a deformable block. The mean is taken over the heads of each group. */
+  function deformableShares(block, head, [row, column]) {
+    const keys = block.reference.length;
+    const [queries, query] = [block.map[0] * block.map[1], row * block.map[1] + column];
+    const headsOfGroup = block.heads / block.groups;
+    const shares = new Float64Array(block.groups * keys);
+    for (let h = 0; h < block.heads; h++) {
+      if (head !== "mean" && head !== h) continue;
+      const first = Math.floor(h / headsOfGroup) * keys;
+      for (let k = 0; k < keys; k++) {
+        const share = block.attention[(h * queries + query) * keys + k] / 65535;
+        shares[first + k] += head === "mean" ? share / headsOfGroup : share;
+      }
+    }
+    return shares;
+  }
+
+  /** What a query pays to each token it sees: {tokens, shares}. */
+  function localShares(block, head, [row, column]) {
+    const query = row * block.map[1] + column;
+    const tokens = block.sets[block.set[query]];
+    const shares = tokens.map((_, i) => {
+      let sum = 0;
+      for (let h = 0; h < block.heads; h++) {
+        if (head === "mean" || head === h) sum += block.attention[h * block.total + block.start[query] + i] / 65535;
+      }
+      return head === "mean" ? sum / block.heads : sum;
+    });
+    return { tokens, shares };
+  }
+
+  function sharpestHead(block, cell) {
+    const largest = Array.from({ length: block.heads }, (_, head) =>
+      Math.max(...(block.kind === "deformable" ? deformableShares(block, head, cell) : localShares(block, head, cell).shares)));
+    return largest.indexOf(Math.max(...largest));
+  }
+
+  function findHead(wish, block) {
+    if (wish === "sharpest") return sharpestHead(block, cellOf(block, view.at));
+    const head = Number(wish);
+    return wish !== "mean" && Number.isInteger(head) && head >= 0 && head < block.heads ? head : "mean";
+  }
+
+  // --- the address -----------------------------------------------------------------------------------------------
+
+  const ADDRESS = { photo: "photo", block: "block", head: "head", window: "window", "window-head": "windowHead" };
+
+  /** Take from an address what it says; the rest stays. */
+  function read(address) {
+    const wishes = new URLSearchParams(address.replace(/^#/, ""));
+    for (const [name, field] of Object.entries(ADDRESS)) {
+      if (wishes.get(name)) view[field] = wishes.get(name);
+    }
+    if (!photographs.includes(view.photo)) view.photo = photographs[0];
+    const at = (wishes.get("at") ?? "").split(",").map(Number);
+    if (at.length === 2 && at.every(Number.isFinite)) view.at = at.map((share) => clamp(share, 0, 1));
+    if (wishes.has("show")) view.pixels = wishes.get("show") === "pixels";
+    return wishes;
+  }
+
+  function write() {
+    const fields = Object.entries(ADDRESS).map(([name, field]) => `${name}=${view[field]}`);
+    fields.push(`at=${view.at.map((share) => +share.toFixed(3))}`, `show=${view.pixels ? "pixels" : "photo"}`);
+    history.replaceState(history.state, "", `#${fields.join("&")}`);
+  }
+
+  // --- a panel: a photograph that is moved over, its heads, its legend, what it says ---------------------------------
+
+  class Panel {
+    constructor(name, title) {
+      this.name = name;
+      this.code = html("code");
+      this.facts = html("p.ex-facts");
+      this.heads = html("fieldset.ex-heads");
+      this.image = html("img", { alt: "", draggable: "false" });
+      this.drawing = svg("svg", { "aria-hidden": "true" });
+      this.stage = html("div.ex-stage", {
+        tabindex: 0,
+        role: "application",
+        "aria-roledescription": "photograph with a query",
+        "aria-describedby": `ex-${name}-says`,
+      }, this.image, this.drawing);
+      this.legend = html("p.ex-legend", { "aria-hidden": "true" });
+      this.says = html("p.ex-says", { id: `ex-${name}-says` });
+      this.element = html(`section.ex-panel.ex-is-${name}`, {},
+        html("h2", {}, title, " ", this.code), this.facts, this.heads, this.stage, this.legend, this.says);
+      this.listen();
+    }
+
+    get height() {
+      return WIDTH * data.aspect;
+    }
+
+    /** A query's cell as x, y, width and height. */
+    box(cell) {
+      const [height, width] = [this.height / this.block.map[0], WIDTH / this.block.map[1]];
+      return { x: cell[1] * width, y: cell[0] * height, width, height };
+    }
+
+    listen() {
+      let pressed = null; // where the mouse or finger went down
+      const place = (event) => {
+        const box = this.stage.getBoundingClientRect();
+        return [(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width];
+      };
+      this.stage.addEventListener("pointerdown", (event) => {
+        if (event.button !== 0) return;
+        pressed = [event.clientX, event.clientY];
+        this.stage.setPointerCapture(event.pointerId);
+        if (!held) moveQuery(place(event));
+      });
+      this.stage.addEventListener("pointermove", (event) => {
+        const far = pressed && Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > 4;
+        if (far) pressed.dragged = true;
+        if (pressed ? pressed.dragged || !held : event.pointerType === "mouse" && !held) moveQuery(place(event));
+      });
+      this.stage.addEventListener("pointerup", (event) => {
+        if (pressed && !pressed.dragged && event.pointerType === "mouse") hold(!held, place(event));
+        pressed = null;
+      });
+      this.stage.addEventListener("pointercancel", () => (pressed = null));
+      this.stage.addEventListener("keydown", (event) => {
+        const step = ARROWS[event.key];
+        if (event.altKey || event.ctrlKey || event.metaKey) return;
+        if (step) {
+          const cell = cellOf(this.block, view.at).map((index, axis) =>
+            clamp(index + step[axis], 0, this.block.map[axis] - 1));
+          moveQuery(cell.map((index, axis) => (index + 0.5) / this.block.map[axis]));
+        } else if (event.key === "Escape") {
+          hold(false);
+        } else if (event.key === "Enter" || event.key === " ") {
+          hold(!held);
+        } else {
+          return;
+        }
+        event.preventDefault();
+      });
+    }
+
+    /** A new photograph or block: everything but the strengths. */
+    build(block) {
+      this.block = block;
+      this.image.src = new URL(view.pixels ? `${view.photo}-pixels.png` : `${view.photo}.jpg`, DATA).href;
+      this.stage.style.aspectRatio = `${1 / data.aspect}`;
+      this.stage.classList.toggle("ex-pixels", view.pixels);
+      this.stage.setAttribute("aria-label",
+        `Photograph ${view.photo}, ${KINDS[block.kind].name}. The arrow keys move the query by one token, Enter holds it.`);
+      this.code.textContent = block.path;
+      set(this.drawing, { viewBox: `0 0 ${WIDTH} ${this.height}` });
+      this.marker = svg("g", { class: "ex-query" },
+        svg("rect", { class: "ex-halo", rx: 2 }), svg("rect", { rx: 2 }), svg("circle", { r: 4 }));
+      this.drawing.replaceChildren(...this.shapes(), this.marker);
+      this.buildHeads();
+    }
+
+    buildHeads() {
+      const chosen = view[this.headField];
+      const chip = (value, text, color) => {
+        const input = html("input", { type: "radio", name: `ex-${this.name}-head`, value });
+        input.checked = String(chosen) === String(value);
+        input.addEventListener("change", () => choose({ [this.headField]: value }));
+        const label = html("label.ex-chip", {}, input, html("span", {}, text));
+        if (color) label.style.setProperty("--ex-color", color);
+        return label;
+      };
+      const numbers = Array.from({ length: this.block.heads }, (_, head) => chip(head, `${head}`, this.headColor(head)));
+      this.heads.replaceChildren(html("legend", {}, "Head"), chip("mean", "mean"), ...numbers);
+    }
+
+    headColor() {
+      return null;
+    }
+
+    /** A new query or head. */
+    draw() {
+      const cell = cellOf(this.block, view.at);
+      const head = view[this.headField];
+      this.element.dataset.block = this.block.path;
+      this.element.dataset.head = head;
+      this.element.dataset.map = this.block.map.join(",");
+      this.element.dataset.query = cell.join(",");
+      for (const input of this.heads.querySelectorAll("input")) input.checked = input.value === String(head);
+      const box = this.box(cell);
+      const inset = 0.03 * Math.min(box.width, box.height); // a window may have the same border
+      for (const rect of this.marker.querySelectorAll("rect")) {
+        set(rect, { x: box.x + inset, y: box.y + inset, width: box.width - 2 * inset, height: box.height - 2 * inset });
+      }
+      set(this.marker.lastChild, { cx: view.at[1] * WIDTH, cy: view.at[0] * this.height });
+      this.drawShares(cell, head);
+    }
+
+    /** Where the query is, in words. */
+    where(cell) {
+      const [rows, columns] = this.block.map;
+      return `Query: row ${cell[0]}, column ${cell[1]} of ${rows} × ${columns} tokens. `;
+    }
+
+    /** Pixels of the screen for one unit of the drawings. */
+    get scale() {
+      return this.stage.clientWidth / WIDTH;
+    }
+  }
+
+  // --- first: the points of a deformable block --------------------------------------------------------------------------
+
+  class DeformablePanel extends Panel {
+    headField = "head";
+
+    shapes() {
+      const { block } = this;
+      const [rows, columns] = block.grid;
+      this.unitRadius = clamp(0.09 * Math.min(this.height / rows, WIDTH / columns), 3, 14); // of an even share
+      const onDrawing = ([y, x]) => [x * WIDTH, y * this.height];
+      const references = block.reference.map(onDrawing);
+      const crosses = references.map(([x, y]) => `M${x - 4} ${y}h8M${x} ${y - 4}v8`).join("");
+      this.window = svg("path", { class: "ex-window" });
+      this.windowHalo = svg("path", { class: "ex-window ex-halo" });
+      this.arms = [];
+      this.discs = block.points.map((point, i) => {
+        const [x, y] = onDrawing(point);
+        const [fromX, fromY] = references[i % references.length];
+        const color = this.groupColor(Math.floor(i / references.length));
+        const arm = svg("g", { class: "ex-arm" }, ...["ex-halo", "ex-line"].map((name) =>
+          svg("line", { class: name, x1: fromX, y1: fromY, x2: x, y2: y, stroke: color })));
+        this.arms.push(arm);
+        return svg("circle", { class: "ex-disc", cx: x, cy: y, fill: color }, svg("title"));
+      });
+      return [
+        this.grid(),
+        this.windowHalo,
+        this.window,
+        svg("path", { class: "ex-cross ex-halo", d: crosses }),
+        svg("path", { class: "ex-cross", d: crosses }),
+        ...this.arms,
+        ...this.discs,
+      ];
+    }
+
+    grid() {
+      const [rows, columns] = this.block.map;
+      let lines = "";
+      for (let i = 1; i < rows; i++) lines += `M0 ${(i * this.height) / rows}h${WIDTH}`;
+      for (let j = 1; j < columns; j++) lines += `M${(j * WIDTH) / columns} 0v${this.height}`;
+      return svg("path", { class: "ex-grid", d: lines });
+    }
+
+    build(block) {
+      super.build(block);
+      this.facts.textContent =
+        `${count(block.points.length, "point")}: ${block.grid.join(" × ")} in ${count(block.groups, "group")}, ` +
+        `${count(block.heads / block.groups, "head")} each`;
+    }
+
+    groupColor(group) {
+      return rgb(data.groupColors[group % data.groupColors.length]);
+    }
+
+    headColor(head) {
+      return this.groupColor(Math.floor(head / (this.block.heads / this.block.groups)));
+    }
+
+    drawShares(cell, head) {
+      const { block } = this;
+      const keys = block.reference.length;
+      const shares = deformableShares(block, head, cell);
+      const group = head === "mean" ? null : Math.floor(head / (block.heads / block.groups));
+      const shown = (i) => group === null || Math.floor(i / keys) === group;
+      let outside = 0;
+      shares.forEach((share, i) => {
+        const multiple = share * keys;
+        set(this.discs[i], {
+          r: shown(i) ? this.unitRadius * Math.sqrt(multiple) : 0,
+          "fill-opacity": 0.4 + 0.55 * strength(multiple),
+        });
+        this.arms[i].classList.toggle("ex-hidden", !shown(i));
+        this.discs[i].firstChild.textContent = `${percent(share)}, group ${Math.floor(i / keys)}, key ${i % keys}`;
+        if (!panels.window.sees(block.points[i])) outside += share;
+      });
+      outside /= group === null ? block.groups : 1;
+      const outline = panels.window.outline(this.height);
+      set(this.window, { d: outline });
+      set(this.windowHalo, { d: outline });
+
+      const ofGroup = group === null && block.groups > 1 ? " of its group’s attention" : " of the attention";
+      this.says.replaceChildren(
+        this.where(cell),
+        `The strongest of ${count(group === null ? shares.length : keys, "point")} gets `,
+        html("strong", {}, percent(Math.max(...shares))),
+        `${ofGroup}. `,
+        html("strong.ex-outside", {}, percent(outside)),
+        " goes to points outside the dashed window.",
+      );
+      this.drawLegend(keys);
+    }
+
+    drawLegend(keys) {
+      const disc = (multiple) => {
+        const r = this.unitRadius * Math.sqrt(multiple) * this.scale;
+        const side = 2 * r + 2;
+        return svg("svg", { width: side, height: side },
+          svg("circle", { cx: r + 1, cy: r + 1, r, class: "ex-disc ex-sample" }));
+      };
+      const key = (width, path, name) => svg("svg", { width, height: 12, class: name }, svg("path", { d: path }));
+      this.legend.replaceChildren(
+        html("span", {}, key(12, "M6 1v10M1 6h10", "ex-key-cross"), "reference point"),
+        html("span", {}, disc(1), `even share, ${percent(1 / keys)}`),
+        html("span", {}, disc(4), percent(Math.min(1, 4 / keys))),
+        html("span", {}, key(26, "M0 6h26", "ex-key-window"), "window, for comparison"),
+      );
+    }
+  }
+
+  // --- second: the window of a local block ------------------------------------------------------------------------------
+
+  class WindowPanel extends Panel {
+    headField = "windowHead";
+
+    shapes() {
+      const [rows, columns] = this.block.map;
+      this.cells = [];
+      for (let token = 0; token < rows * columns; token++) {
+        const cell = [Math.floor(token / columns), token % columns];
+        this.cells.push(svg("rect", { class: "ex-cell", ...this.box(cell) }, svg("title")));
+      }
+      this.border = svg("path", { class: "ex-border" });
+      return [...this.cells, this.border];
+    }
+
+    build(block) {
+      super.build(block);
+      const sizes = block.sets.map((tokens) => tokens.length);
+      const [least, most] = [Math.min(...sizes), Math.max(...sizes)];
+      const [rows, columns] = block.map;
+      const kind = KINDS[block.kind].name;
+      const sees = least === most ? most : `${least} to ${most}`;
+      this.facts.textContent =
+        `${kind[0].toUpperCase()}${kind.slice(1)}: a query sees ${sees} of the ${rows * columns} tokens`;
+    }
+
+    /** The tokens that the query sees. */
+    get tokens() {
+      const [row, column] = cellOf(this.block, view.at);
+      return this.block.sets[this.block.set[row * this.block.map[1] + column]];
+    }
+
+    /** Whether a place on the picture is in the query's window. */
+    sees([y, x]) {
+      if (Math.min(y, x) < 0 || Math.max(y, x) >= 1) return false;
+      const [row, column] = cellOf(this.block, [y, x]);
+      return this.tokens.includes(row * this.block.map[1] + column);
+    }
+
+    /** The outline of the query's window as a path, on a picture of this height. */
+    outline(height) {
+      const [rows, columns] = this.block.map;
+      const [h, w] = [height / rows, WIDTH / columns];
+      const inside = new Set(this.tokens);
+      const has = (row, column) =>
+        row >= 0 && row < rows && column >= 0 && column < columns && inside.has(row * columns + column);
+      let path = "";
+      // along the lines between rows, then those between columns; stretches on end become one line
+      for (let i = 0; i <= rows; i++) {
+        for (let j = 0; j < columns; j++) {
+          if (has(i - 1, j) === has(i, j)) continue;
+          const start = j;
+          while (j + 1 < columns && has(i - 1, j + 1) !== has(i, j + 1)) j++;
+          path += `M${start * w} ${i * h}H${(j + 1) * w}`;
+        }
+      }
+      for (let j = 0; j <= columns; j++) {
+        for (let i = 0; i < rows; i++) {
+          if (has(i, j - 1) === has(i, j)) continue;
+          const start = i;
+          while (i + 1 < rows && has(i + 1, j - 1) !== has(i + 1, j)) i++;
+          path += `M${j * w} ${start * h}V${(i + 1) * h}`;
+        }
+      }
+      return path;
+    }
+
+    drawShares(cell, head) {
+      const { tokens, shares } = localShares(this.block, head, cell);
+      const share = new Map(tokens.map((token, i) => [token, shares[i]]));
+      this.cells.forEach((rect, token) => {
+        const seen = share.has(token);
+        const t = seen ? strength(share.get(token) * tokens.length) : 0;
+        set(rect, {
+          class: seen ? "ex-cell ex-seen" : "ex-cell",
+          fill: seen ? colorOf(data.heatColors, t) : "rgb(0 0 0)",
+          "fill-opacity": seen ? 0.15 + 0.7 * t : 0.55,
+        });
+        rect.firstChild.textContent = seen ? percent(share.get(token)) : "";
+      });
+      set(this.border, { d: this.outline(this.height) });
+      const all = tokens.length === this.cells.length;
+      this.says.replaceChildren(
+        this.where(cell),
+        all ? "Its window is the whole map. " : `It sees ${count(tokens.length, "token")} and nothing else. `,
+        "The strongest gets ",
+        html("strong", {}, percent(Math.max(...shares))),
+        " of the attention.",
+      );
+      this.drawLegend(tokens.length);
+    }
+
+    drawLegend(tokens) {
+      const stops = Array.from({ length: 17 }, (_, i) => colorOf(data.heatColors, i / 16));
+      const bar = html("span.ex-bar");
+      bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+      const tick = (multiple, text) => {
+        const mark = html("span.ex-tick", {}, text);
+        mark.style.left = `${100 * strength(multiple)}%`;
+        return mark;
+      };
+      bar.append(tick(0, "0"), tick(1, `even share, ${percent(1 / tokens)}`));
+      if (tokens > 4) bar.append(tick(4, percent(4 / tokens)));
+      if (tokens > 16) bar.append(tick(16, percent(16 / tokens)));
+      this.legend.replaceChildren(bar);
+    }
+  }
+
+  const panels = {
+    deformable: new DeformablePanel("deformable", "Deformable attention"),
+    window: new WindowPanel("window", "Window attention"),
+  };
+
+  // --- the rest of the page --------------------------------------------------------------------------------------------
+
+  const photos = html("fieldset.ex-photos", {}, html("legend", {}, "Photograph"));
+  const network = html("div.ex-network");
+  const answers = html("div.ex-answers");
+  const status = html("p.ex-status", { role: "status" });
+  const holding = html("p.ex-holding", {}, "");
+  const command = document.querySelector(".ex-command code");
+
+  function buildPhotos() {
+    const thumbnails = html("div.ex-thumbnails");
+    for (const name of photographs) {
+      const input = html("input", { type: "radio", name: "ex-photo", value: name });
+      input.addEventListener("change", () => choose({ photo: name }));
+      thumbnails.append(html("label.ex-thumbnail", {},
+        input, html("img", { src: new URL(`${name}.jpg`, DATA).href, alt: "" }), html("span", {}, name)));
+    }
+    const box = html("input", { type: "checkbox", id: "ex-pixels" });
+    box.addEventListener("change", () => choose({ pixels: box.checked }));
+    photos.append(thumbnails, html("label.ex-box", {}, box, html("span")));
+  }
+
+  /** The stages and their blocks; a block is a button for the panel that can show it. */
+  function buildNetwork() {
+    const kinds = new Set();
+    const stages = data.stages.map((stage, i) => {
+      const blocks = stage.blocks.map((kind, j) => {
+        kinds.add(kind);
+        const path = `stages.${i}.blocks.${j}`;
+        const field = kind === "deformable" ? "block" : "window";
+        const input = html("input", { type: "radio", name: `ex-${field}`, value: path });
+        input.checked = view[field] === path;
+        input.addEventListener("change", () => choose({ [field]: path }));
+        return html(`label.ex-block.ex-is-${field === "block" ? "deformable" : "window"}`,
+          { title: `${path}: ${KINDS[kind].name}` },
+          input, html("span", { "aria-hidden": "true" }, KINDS[kind].letter),
+          html("span.ex-unseen", {}, `${path}, ${KINDS[kind].name}`));
+      });
+      return html("div.ex-level", {},
+        html("span.ex-level-name", {}, `stages.${i} `, html("small", {}, stage.map.join(" × "))),
+        html("span.ex-blocks", {}, ...blocks));
+    });
+    const letters = [...kinds].map((kind) => html("span", {}, html("b", {}, KINDS[kind].letter), ` ${KINDS[kind].name}`));
+    network.replaceChildren(
+      html("p.ex-title", {}, "Block of the network"),
+      html("div.ex-levels", { role: "group", "aria-label": "Blocks of the network" }, ...stages),
+      html("p.ex-letters", { "aria-hidden": "true" }, ...letters));
+  }
+
+  function buildAnswers() {
+    const rows = data.answers.map(([label, probability]) => {
+      const bar = html("span.ex-probability");
+      bar.style.setProperty("--ex-share", probability);
+      return html("li", {}, html("span", {}, label), bar, html("span", {}, percent(probability)));
+    });
+    answers.replaceChildren(html("p.ex-title", {}, "The model’s answer"), html("ol", {}, ...rows));
+  }
+
+  function hold(on, at = view.at) {
+    held = on;
+    root.classList.toggle("ex-held", held);
+    root.dataset.held = held;
+    holding.textContent = held
+      ? "The query is held. Click the photograph again, or press Esc, to let it go."
+      : "Click to hold the query where it is.";
+    moveQuery(at);
+  }
+
+  function moveQuery(at) {
+    view.at = at.map((share) => clamp(share, 0, 0.9999));
+    schedule();
+  }
+
+  /** Change what is shown. */
+  async function choose(changes) {
+    Object.assign(view, changes);
+    const wanted = view.photo;
+    const loaded = await load(wanted);
+    if (view.photo !== wanted) return; // the reader has gone on
+    data = loaded;
+    const [block, window] = [findBlock(view.block, true), findBlock(view.window, false)];
+    view.block = block.path;
+    view.window = window.path;
+    view.head = findHead(view.head, block);
+    view.windowHead = findHead(view.windowHead, window);
+    photos.querySelector(`[value="${view.photo}"]`).checked = true;
+    photos.querySelector("#ex-pixels").checked = view.pixels;
+    photos.querySelector(".ex-box span").textContent = `as the model sees it, ${data.pixels.join(" × ")} pixels`;
+    if (root.dataset.model !== data.model) buildNetwork();
+    for (const input of network.querySelectorAll("input")) {
+      input.checked = input.value === view.block || input.value === view.window;
+    }
+    buildAnswers();
+    if (changed("deformable", [view.photo, view.pixels, view.block])) panels.deformable.build(block);
+    if (changed("window", [view.photo, view.pixels, view.window])) panels.window.build(window);
+    root.dataset.model = data.model;
+    update();
+    root.dataset.ready = "true";
+  }
+
+  const built = {};
+
+  function changed(name, values) {
+    const now = values.join();
+    const differs = built[name] !== now;
+    built[name] = now;
+    return differs;
+  }
+
+  function update() {
+    for (const panel of Object.values(panels)) panel.draw();
+    Object.assign(root.dataset, {
+      photo: view.photo,
+      block: view.block,
+      head: view.head,
+      window: view.window,
+      windowHead: view.windowHead,
+      query: view.at.map((share) => +share.toFixed(3)).join(","),
+    });
+    command.textContent = `minidat visualize examples/images/${view.photo}.jpg --block ${view.block}` +
+      (view.head === "mean" ? "" : ` --head ${view.head}`) + ` --query ${view.at.map((share) => +share.toFixed(3)).join(" ")}`;
+    clearTimeout(update.later);
+    update.later = setTimeout(() => {
+      write();
+      status.textContent = `Deformable attention. ${panels.deformable.says.textContent} Window attention. ${panels.window.says.textContent}`;
+    }, 300);
+  }
+
+  let scheduled = false;
+
+  function schedule() {
+    if (scheduled || !data) return;
+    scheduled = true;
+    requestAnimationFrame(() => {
+      scheduled = false;
+      update();
+    });
+  }
+
+  /** Show what an address says. */
+  function go(address) {
+    read(address);
+    return choose({});
+  }
+
+  function start() {
+    root.querySelector(".ex-wait").remove();
+    const guide = root.querySelector(".ex-try");
+    buildPhotos();
+    root.prepend(
+      html("div.ex-top", {}, photos, network),
+      html("div.ex-panels", {}, panels.deformable.element, panels.window.element, html("div.ex-side", {}, answers, guide)),
+      status);
+    guide.append(holding);
+    hold(false);
+    for (const button of guide.querySelectorAll("button")) {
+      button.addEventListener("click", async () => {
+        hold(false);
+        await go(button.dataset.view);
+        const target = button.dataset.focus === "head"
+          ? panels.deformable.heads.querySelector("input:checked")
+          : panels[button.dataset.focus].stage;
+        target.focus({ preventScroll: true });
+        panels.deformable.element.scrollIntoView({ block: "nearest" });
+      });
+    }
+    window.addEventListener("hashchange", () => go(location.hash));
+    new ResizeObserver(schedule).observe(root);
+    read(root.dataset.view);
+    go(location.hash).catch((error) => {
+      root.append(html("p.ex-wait", {}, `The data could not be read: ${error.message}.`));
+    });
+  }
+
+  start();
+})();

@@ -1,0 +1,130 @@
+"""What mkdocs calls while it builds the site (https://www.mkdocs.org/dev-guide/plugins/#events)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from inspect import getdoc
+from pathlib import Path
+from typing import Any
+
+from blocks import Block, indented, split_blocks
+from docstrings import to_markdown
+from evidence import TESTS_PAGE, check_tests, link_tests, mentioned_tests
+from formulas import FormulaError, render_formulas
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from notebooks import Outputs, alternative_text, make_notebook, run_chapter
+from sources import ROOT, SourceError, find_source, home_of, public_names
+
+CHAPTER = re.compile(r"(?P<number>\d+)-.*\.md")
+ALL_NAMES = re.compile(r"^::: all (?P<module>[\w.]+)$", re.MULTILINE)
+TITLE = re.compile(r"^# +(.+)$", re.MULTILINE)
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """A folder in the navigation stands for its pages; the tutorial's are numbered as their files are."""
+    pages = Path(config.docs_dir)
+    nav = []
+    for item in config.nav or []:
+        ((title, target),) = item.items()
+        if str(target).endswith("/"):
+            target = [_nav_item(file, pages) for file in _pages_in(pages / target)]
+        if target:
+            nav.append({title: target})
+    config.nav = nav
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """The pictures in docs/images, which the README shows too, are part of the site."""
+    for picture in sorted((ROOT / "docs" / "images").iterdir()):
+        files.append(File.generated(config, f"images/{picture.name}", abs_src_path=str(picture)))
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Run the page's blocks, include source, list a module's names, look for the tests that are mentioned."""
+    name = page.file.src_uri
+    check_tests(markdown, name)
+    if name == TESTS_PAGE:
+        markdown += "\n\n".join(["", *mentioned_tests(Path(config.docs_dir))])
+    markdown = ALL_NAMES.sub(lambda match: "\n\n".join(_api_entries(match["module"])), markdown)
+    blocks = list(split_blocks(markdown))
+    is_notebook = any(block.language == "python" for block in blocks)
+    title = match[1] if (match := TITLE.search(markdown)) else name
+    outputs = run_chapter(blocks, name) if is_notebook else []
+    remaining = iter(outputs)
+    parts = []
+    for block in blocks:
+        if block.language == "source":
+            parts.append(_source(block, name))
+        elif is_notebook and block.language == "python":
+            parts.append(_executed(block, next(remaining), title, page, config, files))
+        else:
+            parts.append(block.raw if block.language is not None else link_tests(block.raw, name))
+    text = "\n".join(parts)
+    if is_notebook:
+        notebook = Path(name).with_suffix(".ipynb")
+        content = make_notebook(blocks, outputs, title, (Path(config.docs_dir) / name).parent)
+        files.append(File.generated(config, notebook.as_posix(), content=content))
+        button = f"[Download this page as a notebook]({notebook.name}){{ .notebook download data-search-exclude }}"
+        text = TITLE.sub(lambda heading: f"{heading[0]}\n\n{button}\n", text, count=1)
+    return text
+
+
+def on_page_content(html: str, page: Page, **_: Any) -> str:
+    """Formulas become MathML."""
+    try:
+        return render_formulas(html)
+    except FormulaError as error:
+        raise PluginError(f"{page.file.src_uri}: formula {error}") from None
+
+
+def _pages_in(folder: Path) -> list[Path]:
+    """A folder's pages in the order of their names, the index first."""
+    return sorted(folder.glob("*.md"), key=lambda file: (file.name != "index.md", file.name))
+
+
+def _nav_item(file: Path, pages: Path) -> str | dict[str, str]:
+    """An entry of the navigation; a chapter's has its number before its title."""
+    uri = file.relative_to(pages).as_posix()
+    chapter = CHAPTER.fullmatch(file.name)
+    title = TITLE.search(file.read_text(encoding="utf-8"))
+    return {f"{int(chapter['number'])}. {title[1]}": uri} if chapter and title else uri
+
+
+def _api_entries(module_name: str) -> Iterator[str]:
+    """Markdown for `::: all minidat.ops`: every public name, in a section for each file that defines some of them."""
+    section, level = module_name, 2
+    for (home, _), name in sorted((home_of(module_name, name), name) for name in public_names(module_name)):
+        if home != section and home.startswith(f"{module_name}."):
+            section, level = home, 3
+            yield f"## {home.rpartition('.')[2]}\n\n{to_markdown(getdoc(import_module(home)) or '')}"
+        yield f"::: {module_name}.{name}\n    options:\n      heading_level: {level}"
+
+
+def _source(block: Block, page: str) -> str:
+    try:
+        source = find_source(block.text)
+    except SourceError as error:
+        raise PluginError(f"{page}, line {block.line}: source: {error}") from None
+    text = f'````{{ .python title="{source.title}" }}\n{source.code}\n````'
+    if source.public_name:
+        text += f"\n\n[`{source.public_name}`][{source.public_name}]{{ .source-link }}"
+    return indented(text, block.indent) + "\n"
+
+
+def _executed(block: Block, outputs: Outputs, title: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """A block of code and, below it, what it printed and its pictures, which become files of the site."""
+    text = f"```{{ .python .executed }}\n{block.text}\n```\n"
+    if outputs.text.strip():
+        text += f"\n```{{ .text .output .no-copy }}\n{outputs.text.rstrip()}\n```\n"
+    folder = Path(page.file.src_uri).with_suffix("")
+    for number, picture in enumerate(outputs.pictures, start=1):
+        name = f"line-{block.line}-{number}.png"
+        files.append(File.generated(config, f"{folder.as_posix()}/{name}", content=picture))
+        path = f"{folder.name}/{name}"
+        text += f"\n[![{alternative_text(block, title)}]({path})]({path}){{ .output }}\n"  # a click shows it full size
+    return indented(text, block.indent)

@@ -1,0 +1,159 @@
+"""The project's own source on a page: never retyped, always what the file says now.
+
+A block in a page such as
+
+    ```source
+    minidat/ops/linear.py: linear -docstring
+    ```
+
+names a file and a function, class, method (`Class.method`), nested function (`linear.backward`) or constant in it.
+Each `-name` leaves something out: `-docstring` the docstring, any other name the body of the function of that name
+inside (`-backward`: the forward alone).
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SPECIFICATION = re.compile(r"(?P<path>[\w./-]+\.py): *(?P<name>[\w.]+)(?P<omissions>( +-\w+)*)")
+
+# Where users find names, innermost first; the API reference has a page for each (errors are on minidat's own).
+PUBLIC_MODULES = (
+    "minidat.ops",
+    "minidat.nn",
+    "minidat.models",
+    "minidat.checkpoints",
+    "minidat.data",
+    "minidat.training",
+    "minidat.evaluation",
+    "minidat.visualization",
+    "minidat.errors",
+    "minidat",
+)
+
+
+class SourceError(Exception):
+    """A page asks for source that is not there."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A piece of a file. public_name: what the API reference calls it, or the thing it is part of; None if private."""
+
+    path: str
+    first_line: int
+    last_line: int
+    code: str
+    public_name: str | None
+
+    @property
+    def title(self) -> str:
+        """The file and the lines, for people."""
+        if self.first_line == self.last_line:
+            return f"{self.path}, line {self.first_line}"
+        return f"{self.path}, lines {self.first_line} to {self.last_line}"
+
+
+def find_source(specification: str) -> Source:
+    """What a source block asks for. Raises SourceError, saying what is wrong, if there is no such thing."""
+    match = SPECIFICATION.fullmatch(specification.strip())
+    if match is None:
+        raise SourceError(
+            f"found {specification.strip()!r}, expected 'path/to/file.py: name', then -docstring or others"
+        )
+    path = ROOT / match["path"]
+    if not path.is_file():
+        raise SourceError(f"{match['path']}: there is no such file in the repository")
+    text = path.read_text(encoding="utf-8")
+    node: ast.AST = ast.parse(text)
+    for part in match["name"].split("."):
+        node = _child(node, part, match["path"], match["name"])
+    return _cut(text, node, match["path"], match["name"], [o.strip("- ") for o in match["omissions"].split()])
+
+
+def public_names(module_name: str) -> list[str]:
+    """What a module offers: its `__all__`, or the classes and functions without underscore that it defines."""
+    module = import_module(module_name)
+    if hasattr(module, "__all__"):
+        return list(module.__all__)
+    own = [n for n, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
+    return [n for n in own if not n.startswith("_")]
+
+
+def home_of(module_name: str, name: str) -> tuple[str, int]:
+    """(module, line) where a module's public name is defined; (`module_name`, 0) for what is no function or class."""
+    value = getattr(import_module(module_name), name)
+    if not (inspect.isclass(value) or inspect.isfunction(value)):
+        return module_name, 0
+    return value.__module__, inspect.getsourcelines(value)[1]
+
+
+@cache
+def _public_paths() -> dict[tuple[str, str], str]:
+    """(file, name in it) -> public path, such as ("minidat/ops/linear.py", "linear") -> "minidat.ops.linear"."""
+    paths: dict[tuple[str, str], str] = {}
+    for module_name in PUBLIC_MODULES:
+        for name in public_names(module_name):
+            value = getattr(import_module(module_name), name)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                file = value.__module__.replace(".", "/") + ".py"
+                paths.setdefault((file, value.__qualname__), f"{module_name}.{name}")
+    return paths
+
+
+def _public_path(path: str, name: str) -> str | None:
+    """The API reference's entry for a name in a file: its own, for what is nested in a function the function's."""
+    public = _public_paths()
+    parts = name.split(".")
+    if (path, name) in public:
+        return public[path, name]
+    owner = public.get((path, parts[0]))
+    if owner is None or len(parts) == 1:
+        return None
+    is_class = inspect.isclass(getattr(import_module(owner.rpartition(".")[0]), parts[0]))
+    return f"{owner}.{parts[1]}" if is_class and not parts[1].startswith("_") else owner
+
+
+def _child(node: ast.AST, name: str, path: str, full_name: str) -> ast.AST:
+    for child in getattr(node, "body", []):
+        if isinstance(child, ast.FunctionDef | ast.ClassDef) and child.name == name:
+            return child
+        targets = child.targets if isinstance(child, ast.Assign) else [getattr(child, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return child
+    raise SourceError(f"{path}: it defines no {full_name!r}")
+
+
+def _cut(text: str, node: ast.AST, path: str, name: str, omissions: list[str]) -> Source:
+    assert isinstance(node, ast.stmt)
+    lines = text.splitlines()
+    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+    last = node.end_lineno or first
+    replaced: dict[int, str | None] = {}  # line number -> what stands there instead, None for nothing
+    for omission in omissions:
+        begin, end, instead = _omitted(node, omission, path, name)
+        replaced |= dict.fromkeys(range(begin, end + 1)) | {begin: instead}
+    kept = [replaced.get(n, lines[n - 1]) for n in range(first, last + 1)]
+    code = textwrap.dedent("\n".join(line for line in kept if line is not None))
+    return Source(path, first, last, code, _public_path(path, name))
+
+
+def _omitted(node: ast.AST, omission: str, path: str, name: str) -> tuple[int, int, str | None]:
+    """(first line, last line, what to put there) of what a `-name` leaves out."""
+    body = getattr(node, "body", [])
+    if omission == "docstring":
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or ast.get_docstring(node) is None:
+            raise SourceError(f"{path}: {name} has no docstring to leave out")
+        return body[0].lineno, body[0].end_lineno, None
+    for child in body:
+        if isinstance(child, ast.FunctionDef) and child.name == omission:
+            return child.body[0].lineno, child.end_lineno or 0, " " * child.body[0].col_offset + "..."
+    raise SourceError(f"{path}: {name} has no function {omission!r} to leave out")

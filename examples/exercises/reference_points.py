@@ -1,0 +1,33 @@
+# minidat exercise: reference_points
+"""Exercise: reference points and offsets (chapter 8, docs/pages/tutorial/08-reference-points.md). Write two functions.
+
+Deformable attention looks at points of a regular grid, each moved a little. The grid divides [-1, 1] x [-1, 1] into
+H x W equal cells; its points are their centres, (y, x):
+
+    points[i, j] = ((i + 0.5) / H * 2 - 1,  (j + 0.5) / W * 2 - 1)
+
+The network predicts an offset for each point, any two numbers. A tanh brings them into (-1, 1), and range_factor, which
+is counted in half cells, says how far that is:
+
+    positions = points + tanh(offsets) * range_factor / (H, W)
+
+Hints
+1. Each coordinate depends on one index: np.arange does it. np.meshgrid(rows, columns, indexing="ij") and np.stack on
+   the last axis make an (H, W, 2) array of two lines.
+2. Without indexing="ij", meshgrid puts x first. Try H = 2, W = 3.
+3. np.array([H, W]) divides the last axis, of y and x, number by number.
+
+Check it with: minidat grade examples/exercises/reference_points.py
+"""
+
+import numpy as np
+
+
+def reference_points(height: int, width: int) -> np.ndarray:
+    """height H, width W -> points (H, W, 2) as (y, x) in [-1, 1]."""
+    raise NotImplementedError
+
+
+def sampling_points(offsets: np.ndarray, *, range_factor: float) -> np.ndarray:
+    """offsets (H, W, 2), any numbers -> positions (H, W, 2) as (y, x)."""
+    raise NotImplementedError

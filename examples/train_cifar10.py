@@ -1,0 +1,76 @@
+"""Train a small DAT on CIFAR-10, from random weights: how the classifier in `weights/` was made.
+
+    python examples/train_cifar10.py DATA OUTPUT [--resume]
+
+DATA: `cifar-10-python.tar.gz` as published, or a folder or .zip of pictures, train/<class>/<picture>. Only its training
+images are read; VALIDATION of them are kept for validation. OUTPUT: a folder for weights, log, curve and checkpoints.
+Interrupt it as you like, with Ctrl-C or worse, and go on with --resume: the result is the same.
+"""
+
+import argparse
+import os
+import sys
+
+from minidat import ModelConfig, MinidatError
+from minidat.data.augmentation import Augmentation
+from minidat.data.datasets import ArrayDataset, open_dataset, split_validation
+from minidat.models.config import DeformableConfig, StageConfig
+from minidat.training import Recipe, show_progress, train
+
+VALIDATION = 2500
+
+# Two convolutions make a map of 16 x 16 from an image; the stages work on 16 x 16, 8 x 8, 4 x 4 and 2 x 2 tokens. The
+# convolutional parts are those of DAT++, which learn far more from few images; the offsets are bounded, as in DAT.
+MODEL = ModelConfig(
+    name="dat_mini_cifar10",
+    image_size=(32, 32),
+    num_classes=10,
+    resize_size=32,
+    patch_size=2,
+    mlp_ratio=2,
+    convolutional_patches=True,
+    local_perception=True,
+    convolutional_mlp=True,
+    drop_path=0.05,
+    stages=(
+        StageConfig(64, 2, ("window",), window=8),
+        StageConfig(128, 4, ("window", "deformable"), window=8, deformable=DeformableConfig(2, kernel=5, stride=2)),
+        StageConfig(192, 6, ("deformable", "deformable"), deformable=DeformableConfig(3, kernel=3)),
+        StageConfig(256, 8, ("deformable",), deformable=DeformableConfig(4, kernel=3)),
+    ),
+)
+RECIPE = Recipe(
+    epochs=24,
+    batch=128,
+    learning_rate=1.5e-3,
+    warmup_epochs=1,
+    clip_norm=2.0,
+    augmentation=Augmentation(operations=1, magnitude=5.0, mixup_alpha=None, cutmix_alpha=None),
+    workers=2,
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", metavar="DATA")
+    parser.add_argument("output", metavar="OUTPUT")
+    parser.add_argument("--resume", action="store_true")
+    arguments = parser.parse_args()
+    try:
+        dataset = open_dataset(arguments.data, "train")
+        images, labels = dataset.load_all()
+        kept, held_out = split_validation(labels, count=VALIDATION)
+        training, validation = (ArrayDataset(images[part], labels[part], dataset.classes) for part in (kept, held_out))
+        with show_progress() as progress:
+            train(MODEL, training, validation, RECIPE, arguments.output, resume=arguments.resume, progress=progress)
+    except MinidatError as error:
+        print(f"train_cifar10: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interruption:
+        print(f"train_cifar10: {interruption}; go on with --resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

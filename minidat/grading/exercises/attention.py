@@ -1,0 +1,115 @@
+"""Chapter 4: attention, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ... import ops
+from ..exercise import Exercise, Function, Mistake, Numbers
+
+
+def case(numbers: Numbers, *, heads: int, queries: int, keys: int, width: int) -> dict:
+    return {
+        "query": numbers.normal(heads, queries, width),
+        "key": numbers.normal(heads, keys, width),
+        "value": numbers.normal(heads, keys, width),
+        "scale": 0.5,
+    }
+
+
+def reference(
+    query: np.ndarray, key: np.ndarray, value: np.ndarray, *, scale: float
+) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[Any, ...]]]:
+    output, backward = ops.attention(query, key, value, None, scale=scale)
+    return output, lambda d_output: backward(d_output)[:3]
+
+
+def flip(x: np.ndarray) -> np.ndarray:
+    return x.swapaxes(-1, -2)
+
+
+def probabilities(query: np.ndarray, key: np.ndarray, scale: float, axis: int = -1) -> np.ndarray:
+    """(heads, queries, keys)."""
+    return ops.softmax(query @ flip(key) * scale, axis=axis)[0]
+
+
+def d_scores(query: np.ndarray, key: np.ndarray, value: np.ndarray, scale: float, d_output: np.ndarray) -> np.ndarray:
+    """The gradient of the scores, after they were scaled: (heads, queries, keys)."""
+    _, backward = ops.softmax(query @ flip(key) * scale)
+    return backward(d_output @ flip(value))[0]
+
+
+NO_SOFTMAX = "the backward of the softmax is incomplete: d_scores = p * (d_p - sum over the keys of p * d_p)"
+
+EXERCISE = Exercise(
+    chapter="04-attention",
+    functions=(
+        Function(
+            name="attention",
+            hint="scores (Q, K), softmax over the keys, times value; backward goes through the same three steps in "
+            "reverse order, and the scale belongs to d_query and d_key.",
+            sizes={"heads": (1, 2), "queries": (1, 2, 3), "keys": (1, 2, 3), "width": (1, 2, 3)},
+            case=case,
+            reference=reference,
+            gradients=("query", "key", "value"),
+            mistakes=(
+                Mistake(
+                    "output", "the scale is missing: scores = scale * query key^T",
+                    lambda query, key, value: probabilities(query, key, 1.0) @ value,
+                ),
+                Mistake(
+                    "output", "the softmax goes over the queries: the probabilities of one query, over all keys, must "
+                    "have the sum 1",
+                    lambda query, key, value, scale: probabilities(query, key, scale, axis=-2) @ value,
+                ),
+                Mistake(
+                    "output", "the softmax goes over all scores of a head at once: each query has its own",
+                    lambda query, key, value, scale: (
+                        np.exp(query @ flip(key) * scale) / np.exp(query @ flip(key) * scale).sum(
+                            axis=(-1, -2), keepdims=True)) @ value,
+                ),
+                Mistake(
+                    "output", "the softmax is missing",
+                    lambda query, key, value, scale: query @ flip(key) * scale @ value,
+                ),
+                Mistake(
+                    "d_query", "the scale is missing: the scores are scale * query key^T, so d_query = scale * d_scores"
+                    " key",
+                    lambda query, key, value, scale, d_output: d_scores(query, key, value, scale, d_output) @ key,
+                ),
+                Mistake(
+                    "d_key", "the scale is missing: the scores are scale * query key^T, so d_key = scale * d_scores^T "
+                    "query",
+                    lambda query, key, value, scale, d_output: flip(
+                        d_scores(query, key, value, scale, d_output)) @ query,
+                ),
+                Mistake(
+                    "d_query", NO_SOFTMAX,
+                    lambda query, key, value, scale, d_output: scale
+                    * (probabilities(query, key, scale) * (d_output @ flip(value))) @ key,
+                ),
+                Mistake(
+                    "d_query", "the backward of the softmax is missing: d_scores is not yet d_output value^T",
+                    lambda key, value, scale, d_output: scale * d_output @ flip(value) @ key,
+                ),
+                Mistake(
+                    "d_key", NO_SOFTMAX,
+                    lambda query, key, value, scale, d_output: scale
+                    * flip(probabilities(query, key, scale) * (d_output @ flip(value))) @ query,
+                ),
+                Mistake(
+                    "d_key", "d_scores is not transposed: d_key = scale * d_scores^T query, one row a key",
+                    lambda query, key, value, scale, d_output: scale
+                    * d_scores(query, key, value, scale, d_output) @ query,
+                ),
+                Mistake(
+                    "d_value", "the probabilities are not transposed: d_value = p^T d_output, one row a key",
+                    lambda query, key, scale, d_output: probabilities(query, key, scale) @ d_output,
+                ),
+            ),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,129 @@
+"""Chapter 7: reading a map between its pixels; what the wrong ways have in common is shared with its backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ... import ops
+from ..exercise import Exercise, Function, Mistake, Numbers
+
+SIZES = {"height": (1, 2, 3, 5), "width": (1, 2, 3, 5), "channels": (1, 2), "points": (1, 2, 3)}
+
+
+def case(numbers: Numbers, *, height: int, width: int, channels: int, points: int) -> dict[str, Any]:
+    return {
+        "x": numbers.normal(height, width, channels),
+        "positions": numbers.positions(points, height, width),
+    }
+
+
+def sample(
+    x: np.ndarray, positions: np.ndarray, *, align_corners: bool = True
+) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
+    """ops.grid_sample of one map (H, W, C) at a list of points (N, 2) -> (N, C)."""
+    output, backward = ops.grid_sample(x[None], positions[None, None, None], align_corners=align_corners)
+
+    def backward_of_one(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        d_x, d_positions = backward(d_output[None, None])
+        return d_x[0], d_positions[0, 0, 0]
+
+    return output[0, 0], backward_of_one
+
+
+def forward(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    return sample(x, positions)[0]
+
+
+def pixels(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """(N, 2) pixel coordinates (y, x)."""
+    return (positions + 1) / 2 * (np.array(x.shape[:2]) - 1)
+
+
+def read(x: np.ndarray, y: np.ndarray, column: np.ndarray, *, clamp: bool = False) -> np.ndarray:
+    """x at whole pixels: (N, C), zeros outside the map, or the nearest pixel."""
+    height, width, _ = x.shape
+    inside = (y >= 0) & (y < height) & (column >= 0) & (column < width)
+    values = x[y.clip(0, height - 1).astype(int), column.clip(0, width - 1).astype(int)]
+    return values if clamp else values * inside[:, None]
+
+
+def four_pixels(x: np.ndarray, positions: np.ndarray, *, swap_weights: bool = False, clamp: bool = False) -> np.ndarray:
+    """Bilinear sampling once more, with two ways to go wrong."""
+    low = np.floor(pixels(x, positions))
+    fraction = pixels(x, positions) - low
+    if swap_weights:
+        fraction = 1 - fraction
+    output = np.zeros((len(positions), x.shape[2]))
+    for dy, weight_y in ((0, 1 - fraction[:, 0]), (1, fraction[:, 0])):
+        for dx, weight_x in ((0, 1 - fraction[:, 1]), (1, fraction[:, 1])):
+            output += (weight_y * weight_x)[:, None] * read(x, low[:, 0] + dy, low[:, 1] + dx, clamp=clamp)
+    return output
+
+
+def nearest(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    return read(x, *np.round(pixels(x, positions)).T)
+
+
+def lower(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    return read(x, *np.floor(pixels(x, positions)).T)
+
+
+def scaled_by_size(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """As if p = (position + 1) / 2 * n."""
+    height, width, _ = x.shape
+    spans = np.array([height, width])
+    return forward(x, (positions + 1) * spans / np.maximum(spans - 1, 1) - 1)
+
+
+EXERCISE = Exercise(
+    chapter="07-bilinear-sampling",
+    functions=(
+        Function(
+            name="bilinear",
+            hint="p = (position + 1) / 2 * (n - 1); the four pixels around p weigh (1 - fy) (1 - fx), (1 - fy) fx, ...",
+            sizes=SIZES,
+            case=case,
+            reference=forward,
+            fixed=frozenset({"positions"}),
+            mistakes=(
+                Mistake(
+                    "output", "y and x are swapped: positions[:, 0] is y, positions[:, 1] is x",
+                    lambda x, positions: forward(x, positions[:, ::-1]),
+                ),
+                Mistake(
+                    "output", "-1 and 1 are taken for the edges of the map: here they are the centres of the first and "
+                    "last pixel, so that p = (position + 1) / 2 * (n - 1)",
+                    lambda x, positions: sample(x, positions, align_corners=False)[0],
+                ),
+                Mistake(
+                    "output", "positions are scaled by n: from the first to the last pixel there are n - 1 steps",
+                    scaled_by_size,
+                ),
+                Mistake(
+                    "output", "only the nearest pixel is read: all four around the point have a weight",
+                    nearest,
+                ),
+                Mistake(
+                    "output", "only the pixel above and to the left is read: all four around the point have a weight",
+                    lower,
+                ),
+                Mistake(
+                    "output", "points outside read the pixel at the border: outside the map there are zeros",
+                    lambda x, positions: four_pixels(x, positions, clamp=True),
+                ),
+                Mistake(
+                    "output", "the weights are exchanged: the nearer a pixel, the larger its weight, so that the lower "
+                    "pixel has 1 - fraction",
+                    lambda x, positions: four_pixels(x, positions, swap_weights=True),
+                ),
+                Mistake(
+                    "output", "the weights are exchanged, and points outside read the pixel at the border",
+                    lambda x, positions: four_pixels(x, positions, swap_weights=True, clamp=True),
+                ),
+            ),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,80 @@
+"""Chapter 7: the two gradients of bilinear sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..exercise import Exercise, Function, Mistake
+from .bilinear import SIZES, case, pixels, sample
+
+
+def d_positions(x: np.ndarray, positions: np.ndarray, d_output: np.ndarray) -> np.ndarray:
+    return sample(x, positions)[1](d_output)[1]
+
+
+def d_map_without_repeats(x: np.ndarray, positions: np.ndarray, d_output: np.ndarray) -> np.ndarray:
+    """d_x[y, x] += ... with arrays of indices: of several points at one pixel only the last counts."""
+    height, width, _ = x.shape
+    low = np.floor(pixels(x, positions)).astype(int)
+    fraction = pixels(x, positions) - low
+    d_x = np.zeros_like(x)
+    for dy, weight_y in ((0, 1 - fraction[:, 0]), (1, fraction[:, 0])):
+        for dx, weight_x in ((0, 1 - fraction[:, 1]), (1, fraction[:, 1])):
+            y, column = low[:, 0] + dy, low[:, 1] + dx
+            inside = (y >= 0) & (y < height) & (column >= 0) & (column < width)
+            share = (weight_y * weight_x * inside)[:, None] * d_output
+            d_x[y.clip(0, height - 1), column.clip(0, width - 1)] += share
+    return d_x
+
+
+def d_map_without_repeats_inside(x: np.ndarray, positions: np.ndarray, d_output: np.ndarray) -> np.ndarray:
+    """The same, if the points outside are left out instead of weighing 0."""
+    height, width, _ = x.shape
+    low = np.floor(pixels(x, positions)).astype(int)
+    fraction = pixels(x, positions) - low
+    d_x = np.zeros_like(x)
+    for dy, weight_y in ((0, 1 - fraction[:, 0]), (1, fraction[:, 0])):
+        for dx, weight_x in ((0, 1 - fraction[:, 1]), (1, fraction[:, 1])):
+            y, column = low[:, 0] + dy, low[:, 1] + dx
+            inside = (y >= 0) & (y < height) & (column >= 0) & (column < width)
+            d_x[y[inside], column[inside]] += (weight_y * weight_x)[inside, None] * d_output[inside]
+    return d_x
+
+
+REPEATS = (
+    "points that share a pixel overwrite each other: `d_x[rows, columns] += ...` counts a repeated index once. "
+    "np.add.at(d_x, (rows, columns), ...) adds them all"
+)
+
+EXERCISE = Exercise(
+    chapter="07-bilinear-sampling",
+    functions=(
+        Function(
+            name="bilinear",
+            hint="each of the four pixels gets weight * d_output (np.add.at); d weight / d y is -(1 - fx) or +(1 - fx) "
+            "..., times (H - 1) / 2 for the way from positions to pixels.",
+            sizes=SIZES,
+            case=case,
+            reference=sample,
+            gradients=("x", "positions"),
+            fixed=frozenset({"positions"}),
+            mistakes=(
+                Mistake("d_x", REPEATS, d_map_without_repeats),
+                Mistake("d_x", REPEATS, d_map_without_repeats_inside),
+                Mistake(
+                    "d_positions", "y and x are swapped: d_positions[:, 0] is the derivative by y",
+                    lambda x, positions, d_output: d_positions(x, positions, d_output)[:, ::-1],
+                ),
+                Mistake(
+                    "d_positions", "the factor (n - 1) / 2 is missing: a step in positions is (n - 1) / 2 pixels",
+                    lambda x, positions, d_output: d_positions(x, positions, d_output)
+                    / [max(n - 1, 1e-300) / 2 for n in x.shape[:2]],
+                ),
+                Mistake(
+                    "d_positions", "the factor is n - 1 where it should be (n - 1) / 2: positions run from -1 to 1",
+                    lambda x, positions, d_output: 2 * d_positions(x, positions, d_output),
+                ),
+            ),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,130 @@
+"""Chapter 14: which keys a query of neighborhood attention sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..exercise import Exercise, Function, Mistake, Numbers
+
+Line = Callable[[int, int], np.ndarray]  # (size, kernel) -> (size, kernel) indices on one axis
+
+
+def case(numbers: Numbers, *, height: int, width: int, kernel: int) -> dict[str, Any] | None:
+    if min(height, width) < kernel:
+        return None
+    return {"height": height, "width": width, "kernel": kernel}
+
+
+def sliding(size: int, kernel: int) -> np.ndarray:
+    """The window of each place: around it, moved inward at the ends (arXiv 2204.07143, section 3.2)."""
+    first = np.clip(np.arange(size) - kernel // 2, 0, size - kernel)
+    return first[:, None] + np.arange(kernel)
+
+
+def centered(size: int, kernel: int) -> np.ndarray:
+    return np.arange(size)[:, None] + np.arange(kernel) - kernel // 2
+
+
+def repeated(size: int, kernel: int) -> np.ndarray:
+    return centered(size, kernel).clip(0, size - 1)
+
+
+def wrapped(size: int, kernel: int) -> np.ndarray:
+    return centered(size, kernel) % size
+
+
+def starting(size: int, kernel: int) -> np.ndarray:
+    return np.clip(np.arange(size), 0, size - kernel)[:, None] + np.arange(kernel)
+
+
+def last_excluded(size: int, kernel: int) -> np.ndarray:
+    """As if the last window began at size - kernel - 1."""
+    return np.clip(np.arange(size) - kernel // 2, 0, max(size - kernel - 1, 0))[:, None] + np.arange(kernel)
+
+
+def start_clipped_only(size: int, kernel: int) -> np.ndarray:
+    return np.maximum(np.arange(size) - kernel // 2, 0)[:, None] + np.arange(kernel)
+
+
+def numbers_of(rows: np.ndarray, columns: np.ndarray, stride: int, *, columns_first: bool = False) -> np.ndarray:
+    """Pixel numbers row * stride + column of all pairs: (H, W, kernel * kernel)."""
+    if columns_first:
+        pairs = rows[:, None, None, :] * stride + columns[None, :, :, None]
+    else:
+        pairs = rows[:, None, :, None] * stride + columns[None, :, None, :]
+    return pairs.reshape(len(rows), len(columns), -1)
+
+
+def neighborhoods(line: Line) -> Callable[..., np.ndarray]:
+    def result(height: int, width: int, kernel: int) -> np.ndarray:
+        return numbers_of(line(height, kernel), line(width, kernel), width)
+
+    return result
+
+
+reference = neighborhoods(sliding)
+
+EXERCISE = Exercise(
+    chapter="14-datpp",
+    functions=(
+        Function(
+            name="neighborhood",
+            hint="on one axis the window of i begins at clip(i - kernel // 2, 0, n - kernel); pixel (y, x) has the "
+            "number y * width + x.",
+            sizes={"height": (1, 2, 3, 4, 5, 6, 7), "width": (1, 2, 3, 4, 5, 6, 7), "kernel": (1, 3, 5)},
+            case=case,
+            reference=reference,
+            outputs=("indices",),
+            mistakes=(
+                Mistake(
+                    "indices", "keys beyond the border are replaced by the last pixel, so that it is seen several "
+                    "times: the whole window should slide inward instead",
+                    neighborhoods(repeated),
+                ),
+                Mistake(
+                    "indices", "windows reach beyond the border: near it, they should slide inward",
+                    neighborhoods(centered),
+                ),
+                Mistake(
+                    "indices", "windows wrap around the border: near it, they should slide inward",
+                    neighborhoods(wrapped),
+                ),
+                Mistake(
+                    "indices", "windows begin at their query: they should have it in the middle, so they begin at "
+                    "i - kernel // 2",
+                    neighborhoods(starting),
+                ),
+                Mistake(
+                    "indices", "the last window begins one pixel too early: n - kernel is still allowed",
+                    neighborhoods(last_excluded),
+                ),
+                Mistake(
+                    "indices", "windows slide inward at the first border only: at the other end they must not begin "
+                    "after n - kernel",
+                    neighborhoods(start_clipped_only),
+                ),
+                Mistake(
+                    "indices", "the number of pixel (y, x) is taken for y * height + x: a row has `width` pixels",
+                    lambda height, width, kernel: numbers_of(sliding(height, kernel), sliding(width, kernel), height),
+                ),
+                Mistake(
+                    "indices", "the keys of a window are listed column by column: they should come row by row",
+                    lambda height, width, kernel: numbers_of(
+                        sliding(height, kernel), sliding(width, kernel), width, columns_first=True),
+                ),
+                Mistake(
+                    "indices", "height and width are swapped",
+                    lambda height, width, kernel: numbers_of(sliding(width, kernel), sliding(height, kernel), height),
+                ),
+                Mistake(
+                    "indices", "y and x are swapped: pixels should be numbered row by row, y * width + x",
+                    lambda height, width, kernel: numbers_of(
+                        sliding(width, kernel), sliding(height, kernel), height).swapaxes(0, 1),
+                ),
+            ),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,83 @@
+"""Chapter 10: bilinear samples of a table on product grids, with hat matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ... import ops
+from ..exercise import Exercise, Function, Mistake, Numbers
+
+
+def case(
+    numbers: Numbers, *, table_rows: int, table_columns: int, keys: int, query_rows: int, query_columns: int
+) -> dict[str, Any]:
+    return {
+        "table": numbers.normal(table_rows, table_columns),
+        "rows": numbers.pixels(keys * query_rows, table_rows).reshape(keys, query_rows),
+        "columns": numbers.pixels(keys * query_columns, table_columns).reshape(keys, query_columns),
+    }
+
+
+def reference(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return ops.sample_product_grid(table[None], rows[None, None], columns[None, None])[0][0, 0]
+
+
+def distances(t: np.ndarray, size: int) -> np.ndarray:
+    return np.abs(t[..., None] - np.arange(size))
+
+
+def combine(row_weights: np.ndarray, table: np.ndarray, column_weights: np.ndarray) -> np.ndarray:
+    """(K, Qy, R), (R, C), (K, Qx, C) -> (K, Qy, Qx)."""
+    return np.einsum("kir,rc,kjc->kij", row_weights, table, column_weights)
+
+
+def unclipped(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return combine(1 - distances(rows, len(table)), table, 1 - distances(columns, table.shape[1]))
+
+
+def without_one_minus(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return combine(np.maximum(0, distances(rows, len(table))), table, np.maximum(0, distances(columns, table.shape[1])))
+
+
+def nearest(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return combine(distances(rows, len(table)) < 0.5, table, distances(columns, table.shape[1]) < 0.5)
+
+
+EXERCISE = Exercise(
+    chapter="10-position-bias",
+    functions=(
+        Function(
+            name="sample_product_grid",
+            hint="hat matrices (K, Qy, R) and (K, Qx, C) with the entries max(0, 1 - |t - r|), then "
+            "row_hats @ table @ column_hats^T.",
+            sizes={
+                "table_rows": (1, 2, 3), "table_columns": (1, 2, 3), "keys": (1, 2), "query_rows": (1, 2, 3),
+                "query_columns": (1, 2, 3),
+            },
+            case=case,
+            reference=reference,
+            fixed=frozenset({"rows", "columns"}),
+            mistakes=(
+                Mistake(
+                    "output", "max(0, ...) is missing: 1 - |t - r| becomes negative for all but the two nearest rows",
+                    unclipped,
+                ),
+                Mistake("output", "the weights grow with the distance: it should be 1 - |t - r|", without_one_minus),
+                Mistake(
+                    "output", "rows and columns are swapped",
+                    lambda table, rows, columns: reference(table, columns, rows),
+                ),
+                Mistake(
+                    "output", "the table is transposed: its first axis belongs to the rows",
+                    lambda table, rows, columns: reference(table.T, rows, columns),
+                ),
+                Mistake(
+                    "output", "only the nearest entry of the table is read: two rows and two columns have a weight",
+                    nearest,
+                ),
+            ),
+        ),
+    ),
+)  # fmt: skip

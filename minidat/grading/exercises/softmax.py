@@ -1,0 +1,64 @@
+"""Chapter 4: the backward of softmax."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ... import ops
+from ..exercise import Exercise, Function, Mistake, Numbers
+
+
+def case(numbers: Numbers, *, rows: int, scores: int) -> dict:
+    return {"x": numbers.normal(rows, scores)}
+
+
+def probabilities(x: np.ndarray) -> np.ndarray:
+    return ops.softmax(x)[0]
+
+
+EXERCISE = Exercise(
+    chapter="04-attention",
+    functions=(
+        Function(
+            name="softmax",
+            hint="d_x = p * (d_output - sum(p * d_output)), the sum along the last axis.",
+            sizes={"rows": (1, 2, 3), "scores": (1, 2, 3, 4)},
+            case=case,
+            reference=ops.softmax,
+            gradients=("x",),
+            mistakes=(
+                Mistake(
+                    "d_x", "only the diagonal of the Jacobian is there, p (1 - p): each score also lowers all the "
+                    "other probabilities, through the common denominator",
+                    lambda x, d_output: d_output * probabilities(x) * (1 - probabilities(x)),
+                ),
+                Mistake(
+                    "d_x", "the term of the denominator, - p * sum(p * d_output), is missing",
+                    lambda x, d_output: d_output * probabilities(x),
+                ),
+                Mistake(
+                    "d_x", "the sum goes over all rows: each row has a softmax of its own (axis=-1, keepdims=True)",
+                    lambda x, d_output: probabilities(x) * (d_output - np.sum(probabilities(x) * d_output)),
+                ),
+                Mistake(
+                    "d_x", "the sum is that of d_output: it should be that of p * d_output",
+                    lambda x, d_output: probabilities(x) * (d_output - d_output.sum(axis=-1, keepdims=True)),
+                ),
+                Mistake(
+                    "d_x", "the mean stands where the sum should",
+                    lambda x, d_output: probabilities(x)
+                    * (d_output - (probabilities(x) * d_output).mean(axis=-1, keepdims=True)),
+                ),
+                Mistake(
+                    "d_x", "the factor p in front is missing",
+                    lambda x, d_output: d_output - (probabilities(x) * d_output).sum(axis=-1, keepdims=True),
+                ),
+                Mistake(
+                    "d_x", "a sign is wrong: the sum is subtracted",
+                    lambda x, d_output: probabilities(x)
+                    * (d_output + (probabilities(x) * d_output).sum(axis=-1, keepdims=True)),
+                ),
+            ),
+        ),
+    ),
+)  # fmt: skip

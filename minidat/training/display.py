@@ -1,0 +1,42 @@
+"""How a training run shows itself to the person who waits for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from .trainer import Progress
+
+
+@contextmanager
+def show_progress() -> Iterator[Callable[[Progress], None]]:
+    """Something to give `train` as `progress`: a bar on a terminal, else one line an epoch, both on stderr."""
+    from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        yield _print_epochs
+        return
+    with tqdm(unit=" steps", file=sys.stderr, dynamic_ncols=True) as bar:
+
+        def show(progress: Progress) -> None:
+            if bar.total is None:  # a resumed run begins in the middle, which must not count as speed
+                bar.total, bar.initial = progress.steps, progress.step - 1
+                bar.n = bar.initial
+            bar.set_postfix_str(_summary(progress), refresh=False)
+            bar.update(progress.step - bar.n)
+
+        yield show
+
+
+def _print_epochs(progress: Progress) -> None:
+    if progress.ends_epoch:
+        print(f"epoch {progress.epoch:.0f} of {progress.epochs}, {_summary(progress)}", file=sys.stderr, flush=True)
+
+
+def _summary(progress: Progress) -> str:
+    validation = progress.validation_accuracy
+    texts = [f"loss {progress.loss:.3f}", f"accuracy {progress.accuracy:.1%}"]
+    if validation is not None:
+        texts.append(f"validation {validation:.1%}")
+    return ", ".join([*texts, f"{progress.images_per_second:.0f} images/s"])

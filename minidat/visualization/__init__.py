@@ -1,0 +1,22 @@
+"""Pictures of what attention does, drawn with Pillow: every function returns an RGB `PIL.Image`.
+
+Photographs are (H, W, 3) uint8 arrays, coordinates (y, x). Colors are told apart by color-blind people too.
+"""
+
+from .curves import draw_learning_curve
+from .sampling import GROUP_COLORS, draw_bilinear_weights, draw_sampling_points
+from .sheet import block_kinds, visualize
+from .tokens import draw_attention, draw_mask, draw_matrix, draw_windows
+
+__all__ = [
+    "GROUP_COLORS",
+    "block_kinds",
+    "draw_attention",
+    "draw_bilinear_weights",
+    "draw_learning_curve",
+    "draw_mask",
+    "draw_matrix",
+    "draw_sampling_points",
+    "draw_windows",
+    "visualize",
+]

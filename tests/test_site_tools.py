@@ -1,0 +1,173 @@
+"""What builds the documentation site: formulas, included source, notebooks, the evidence, and that each can refuse."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mkdocs", reason="needs what builds the site: pip install '.[docs]'")
+TOOLS = Path(__file__).parents[1] / "docs" / "site_tools"
+sys.path.insert(0, str(TOOLS))
+
+from blocks import Block, split_blocks  # noqa: E402
+from docstrings import to_markdown  # noqa: E402
+from evidence import check_tests, link_tests  # noqa: E402
+from formulas import FormulaError, render_formulas, to_mathml  # noqa: E402
+from mkdocs.exceptions import PluginError  # noqa: E402
+from notebooks import Outputs, make_notebook  # noqa: E402
+from sources import SourceError, find_source, public_names  # noqa: E402
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_give_the_page_again() -> None:
+    page = '# A\n\n```python alt="b"\nx\n```\ntext\n    ```source\n    a.py: b\n\n    ```\n\n````text\n```\n````\nend'
+    blocks = list(split_blocks(page))
+    assert "\n".join(block.raw for block in blocks) == page
+    assert [block.language for block in blocks] == [None, "python", None, "source", None, "text", None]
+    assert (blocks[1].text, blocks[1].options, blocks[1].line) == ("x", 'alt="b"', 3)
+    assert (blocks[3].text, blocks[3].indent) == ("a.py: b\n", "    ")
+    assert blocks[5].text == "```"
+
+
+def test_docstrings_keep_their_lines_and_columns() -> None:
+    text = to_markdown(
+        "Sum d_x * w.\n\nx: (B, C).\nRaises E if `d_x` * fails.\n\n    output = x * w\n\nname    what\nother   that"
+    )
+    assert text.split("\n\n") == [
+        r"Sum d\_x \* w.",
+        "x: (B, C).  \nRaises E if `d_x` \\* fails.",
+        "```{ .text .docstring .no-copy }\noutput = x * w\n```",
+        "```{ .text .docstring .no-copy }\nname    what\nother   that\n```",
+    ]
+
+
+# --- included source --------------------------------------------------------------------------------------------------
+
+
+def test_source_is_cut_from_the_file() -> None:
+    source = find_source("minidat/ops/linear.py: linear")
+    lines = (TOOLS.parents[1] / "minidat/ops/linear.py").read_text().splitlines()
+    assert source.code.splitlines() == lines[source.first_line - 1 : source.last_line]
+    assert source.public_name == "minidat.ops.linear"
+    assert f"lines {source.first_line} to {source.last_line}" in source.title
+
+
+def test_source_leaves_out_what_it_is_told_to() -> None:
+    whole = find_source("minidat/ops/linear.py: linear").code
+    backward = find_source("minidat/ops/linear.py: linear.backward")
+    forward = find_source("minidat/ops/linear.py: linear -docstring -backward").code
+    assert '"""' in whole
+    assert '"""' not in forward
+    assert backward.code.startswith("def backward(")
+    assert backward.public_name == "minidat.ops.linear"
+    last_line = backward.code.splitlines()[-1].strip()
+    assert last_line in whole
+    assert last_line not in forward
+    assert "        ...\n" in forward
+
+
+def test_source_of_methods_and_of_what_is_private() -> None:
+    assert find_source("minidat/models/dat.py: DAT.forward").public_name == "minidat.models.DAT.forward"
+    assert find_source("minidat/ops/_shapes.py: check").public_name is None
+
+
+@pytest.mark.parametrize(
+    ("specification", "message"),
+    [
+        ("minidat/ops/linear.py", "expected 'path/to/file.py: name'"),
+        ("minidat/ops/none.py: linear", "no such file"),
+        ("minidat/ops/linear.py: linaer", "defines no 'linaer'"),
+        ("minidat/ops/linear.py: linear -forward", "no function 'forward' to leave out"),
+    ],
+)
+def test_source_refuses_what_is_not_there(specification: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        find_source(specification)
+
+
+def test_public_names_of_modules_and_packages() -> None:
+    assert "layer_norm" in public_names("minidat.ops")
+    assert "ShapeError" in public_names("minidat.errors")
+    assert "Sequence" not in public_names("minidat.errors")
+
+
+# --- formulas ---------------------------------------------------------------------------------------------------------
+
+
+def test_formulas_are_numbered_and_keep_their_latex() -> None:
+    page = r'<div class="arithmatex">\[ a &lt; b \tag{7a} \]</div> <p>(<span class="arithmatex">\(x_i\)</span>).</p>'
+    rendered = render_formulas(page)
+    assert '<span class="equation-number">(7a)</span>' in rendered
+    assert 'alttext="a &lt; b"' in rendered
+    assert 'display="block"' in rendered
+    assert '<span class="formula">(<math' in rendered
+    assert "</math>).</span>" in rendered
+    assert "arithmatex" not in rendered
+
+
+def test_formulas_suit_browsers() -> None:
+    assert "<mi>softmax</mi>" in to_mathml(r"\mathrm{softmax}(z)", "inline")
+    assert '<munder><mo movablelimits="true">∑</mo>' in to_mathml(r"\sum_i x_i", "inline")
+    assert "<mi>f</mi><mo lspace" in to_mathml("f'(x)", "inline")
+    assert to_mathml(r"\begin{aligned} a &= b \\[4pt] c &= d \end{aligned}", "block").count("<mtr>") == 2
+
+
+@pytest.mark.parametrize("latex", [r"\nonsense{x}", r"a & b", r"\frac{a}{b", r"\left( x"])
+def test_a_formula_that_is_not_understood_is_an_error(latex: str) -> None:
+    with pytest.raises(FormulaError):
+        to_mathml(latex, "inline")
+
+
+def test_two_numbers_of_one_formula_are_an_error() -> None:
+    with pytest.raises(FormulaError, match="several"):
+        render_formulas(r'<div class="arithmatex">\[ a \tag{1} b \tag{2} \]</div>')
+
+
+# --- notebooks and evidence -------------------------------------------------------------------------------------------
+
+
+def test_notebook_has_the_page(tmp_path: Path) -> None:
+    (tmp_path / "a.svg").write_text("<svg/>")
+    page = (
+        "# Title\n\nSee [linear][minidat.ops.linear] and [next](03-x.md){ .b }.\n\n![A picture](a.svg)\n\n"
+        '!!! note "In the paper"\n\n    Words.\n\n    ```python\n    1 + 1\n    ```\n\n    More.\n\nAfter.'
+    )
+    blocks = list(split_blocks(page))
+    notebook = json.loads(make_notebook(blocks, [Outputs("2\n", [b"png"])], "Title", tmp_path))
+    introduction, first, code, last = notebook["cells"]
+    assert "pip install" in "".join(introduction["source"])
+    text = "".join(first["source"])
+    assert "See linear and next." in text
+    assert "(attachment:a.svg)" in text
+    assert "a.svg" in first["attachments"]
+    assert "> **In the paper**\n>\n>\n> Words." in text
+    assert "".join(code["source"]) == "1 + 1"
+    assert [output["output_type"] for output in code["outputs"]] == ["stream", "display_data"]
+    assert "".join(last["source"]).startswith("> More.")
+    assert "".join(last["source"]).endswith("\n\nAfter.")
+
+
+def test_a_block_that_fails_names_its_page_and_line() -> None:
+    pytest.importorskip("ipykernel")
+    from notebooks import run_chapter
+
+    with pytest.raises(PluginError, match=r"page\.md, line 7:(.|\n)*ZeroDivisionError"):
+        run_chapter([Block("python", "1 / 0", "", 7)], "page.md")
+
+
+def test_evidence_must_exist() -> None:
+    check_tests("`tests/test_linear.py::test_linear` and tests/checks.py", "page.md")
+    for mention in ("tests/test_nothing.py", "`tests/test_linear.py::test_nothing`"):
+        with pytest.raises(PluginError, match=r"page\.md: .*nothing"):
+            check_tests(mention, "page.md")
+
+
+def test_evidence_is_linked_once() -> None:
+    text = link_tests("`tests/test_linear.py::test_linear` `tests/checks.py`", "tutorial/02-linear.md")
+    link = "[`tests/test_linear.py::test_linear`](../reference/tests.md#tests-test_linear-py-test_linear)"
+    assert text == f"{link} `tests/checks.py`"
+    assert link_tests(text, "tutorial/02-linear.md") == text
