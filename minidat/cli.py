@@ -329,8 +329,12 @@ def _add_train(commands: Any) -> None:
         "--validation", type=float, default=0.05, metavar="SHARE", help="of the images kept apart (default: 0.05)"
     )
     command.add_argument(
-        "--model", metavar="MODEL", help="a published architecture (see `minidat info`), or a .json file with the fields "
-        "of ModelConfig (default: the architecture of the weights that come with minidat)",
+        "--model", metavar="MODEL", help="a published architecture (see `minidat info`), or a .json file with the "
+        "fields of ModelConfig (default: the architecture of the weights that come with minidat)",
+    )  # fmt: skip
+    command.add_argument(
+        "--weights", metavar="FILE", help="begin with these weights, and their architecture, instead of random ones "
+        "(but for the classifier, if the classes are others)",
     )  # fmt: skip
     command.add_argument("--image-size", type=int, metavar="PIXELS", help="side of the images (default: the model's)")
     command.add_argument("--epochs", type=int, metavar="N", help="passes over the images (default: 100)")
@@ -346,14 +350,20 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from .checkpoints import load_npz
+    from .checkpoints import load_model, load_npz
     from .classification import default_weights
     from .data.datasets import ArrayDataset, open_dataset, split_validation
     from .models import ModelConfig, get_config
     from .ops._threads import thread_count
     from .training import Recipe, show_progress, train
 
-    if arguments.model is None:
+    if arguments.weights is not None and arguments.model is not None:
+        raise ConfigError("--weights, --model: found both, expected one: the weights bring their architecture")
+    start = None
+    if arguments.weights is not None:
+        start = load_model(arguments.weights, image_size=arguments.image_size)
+        config = start.config
+    elif arguments.model is None:
         config = load_npz(default_weights()).config
     elif arguments.model.endswith(".json"):
         config = ModelConfig.from_dict(_read_json(arguments.model))
@@ -376,11 +386,15 @@ def _train(arguments: argparse.Namespace) -> None:
         ArrayDataset(images[part], labels[part], dataset.classes, name=dataset.name) for part in parts
     )
     config = config.replace(num_classes=len(dataset.classes))
+    initial = {} if start is None else start.state_dict()
+    if start is not None and start.labels != list(dataset.classes):
+        initial = {name: value for name, value in initial.items() if not name.startswith("head.")}
     with show_progress() as show:
-        train(config, training, validation, recipe, arguments.output, resume=arguments.resume, progress=show)
-    print(
-        f"{arguments.output}/weights.npz: classify with `minidat classify --weights {arguments.output}/weights.npz IMAGE`"
-    )
+        train(
+            config, training, validation, recipe, arguments.output,
+            initial=initial, resume=arguments.resume, progress=show,
+        )  # fmt: skip
+    print(f"done; try `minidat classify --weights {arguments.output}/weights.npz IMAGE`")
 
 
 def _read_json(path: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import numpy as np
 
 from .attempt import Attempt, attempt
 from .cases import Case, growing_cases, simplify
-from .diagnosis import Evidence, axis_names, diagnose, differences, equal, place_pattern, size_pattern
+from .diagnosis import Evidence, axis_names, diagnose, differences, equal, order_pattern, place_pattern, size_pattern
 from .exercise import Function
 
 DERIVATIVE, UNCHANGED = "finite differences", "arguments unchanged"
@@ -132,16 +133,20 @@ class Checker:
 
     def _explain_problem(self, name: str, run: Run, runs: list[Run]) -> str:
         assert run.attempt.problem is not None
+        # what is wrong where it does not stop, such as where two sizes are the same, tells why it does elsewhere
+        suspects = [q for q in self.function.quantities if any(q in r.attempt.values and not r.right(q) for r in runs)]
+        suspect = suspects[0] if suspects else name
         return "\n\n".join(
             [
                 run.attempt.problem.text,
                 f"The smallest case in which this happens:\n\n{inputs(run.case)}",
-                *self._observations(name, runs),
+                *self._observations(suspect, runs),
             ]
         )
 
     def _explain_difference(self, name: str, run: Run, runs: list[Run], checks: Mapping[str, bool]) -> str:
-        title = f"{name}, the gradient of {name[2:]}," if name not in self.function.outputs else name
+        is_gradient = name not in self.function.outputs
+        title = f"{name}, the gradient of {name[2:]}," if is_gradient else name
         got, expected = run.attempt.values[name], run.expected[name]
         if got.shape != expected.shape:
             found, wanted = (
@@ -150,24 +155,23 @@ class Checker:
             )
             text = (
                 f"{title} has the shape {_named_shape(got, found)}, expected {_named_shape(expected, wanted)}. "
-                f"The smallest case in which it is wrong:\n\n{inputs(run.case)}"
+                f"The smallest case in which it is wrong:\n\n{inputs(run.case, cotangent=is_gradient)}"
             )
             return "\n\n".join([text, *self._observations(name, runs)])
         run = self._simplest(name, run)
         got, expected = run.attempt.values[name], run.expected[name]
-        text = f"{title} is wrong. The smallest case in which it is:\n\n{inputs(run.case)}\n\n" + _lines(
-            {f"expected {name}": expected, f"got {name}": got}
-        )
+        case, results = inputs(run.case, cotangent=is_gradient), {f"expected {name}": expected, f"got {name}": got}
+        text = f"{title} is wrong. The smallest case in which it is:\n\n{case}\n\n{_lines(results)}"
         place = tuple(int(i) for i in np.argwhere(differences(got, expected))[0])
         first = f"First difference{' at ' + str(list(place)) if place else ''}: "
         first += f"expected {expected[place]:.8g}, got {got[place]:.8g}"
-        if name not in self.function.outputs:
+        if is_gradient:
             one = np.zeros_like(expected)
             one[place] = 1
             slope = self.slope(run.case, name[2:], one)
             first += "" if slope is None else f"; finite differences of your own forward give {slope:.8g}"
         observations = self._observations(name, runs)
-        if name in self.function.outputs and checks.get(DERIVATIVE):
+        if not is_gradient and checks.get(DERIVATIVE):
             observations.append(
                 "Your backward is the derivative of your forward (finite differences agree): look at the forward only."
             )
@@ -208,7 +212,11 @@ class Checker:
         diagnosis = diagnose(self.function, name, evidence)
         if diagnosis is not None:
             return [f"It seems that {diagnosis}."]
-        patterns = [size_pattern([(run.case.sizes, run.right(name)) for run in runs]), place_pattern(evidence)]
+        patterns = [
+            order_pattern(evidence),
+            size_pattern([(run.case.sizes, run.right(name)) for run in runs]),
+            place_pattern(evidence),
+        ]
         return [text for text in patterns if text is not None]
 
 
@@ -221,10 +229,10 @@ def shapes(case: Case) -> str:
     return ", ".join(arrays + [f"{name} {value}" for name, value in case.settings.items()])
 
 
-def inputs(case: Case) -> str:
-    """The arguments and what was handed to backward, each on a line of its own."""
+def inputs(case: Case, *, cotangent: bool = True) -> str:
+    """The arguments, and what was handed to backward, each on a line of its own."""
     given = dict(case.arguments)
-    if case.d_output is not None:
+    if cotangent and case.d_output is not None:
         given["d_output"] = case.d_output
     return _lines(given)
 
@@ -242,14 +250,15 @@ def _lines(values: Mapping[str, Any]) -> str:
 
 
 def format_array(array: np.ndarray) -> str:
-    return np.array2string(
+    text = np.array2string(
         array,
         separator=", ",
         max_line_width=100,
-        threshold=80,
+        threshold=100,
         edgeitems=3,
-        formatter={"float_kind": lambda number: f"{number:.4g}"},
+        formatter={"float_kind": lambda number: f"{number + 0:.4g}"},  # + 0: no -0
     )
+    return re.sub(r"\n+", "\n", text)  # no empty lines between the matrices
 
 
 def _named_shape(array: np.ndarray, names: list[str]) -> str:

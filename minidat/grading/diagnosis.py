@@ -37,7 +37,7 @@ Hypothesis = tuple[str, Callable[..., Any], tuple[Any, ...]]
 def differences(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Where two arrays of one shape differ; a number that is not finite differs from every finite one."""
     with np.errstate(all="ignore"):
-        scale = max(1.0, float(np.abs(expected).max(initial=0)))
+        scale = max(1.0, float(np.abs(expected[np.isfinite(expected)]).max(initial=0)))
         return ~(np.abs(np.subtract(got, expected, dtype=np.float64)) <= TOLERANCE * scale)
 
 
@@ -61,9 +61,9 @@ def _predicts(prediction: Callable[..., Any], given: tuple[Any, ...], e: Evidenc
             predicted = np.asarray(prediction(e, *given))
     except (ValueError, IndexError, TypeError, ZeroDivisionError):  # it cannot be done in this case
         return False
-    return equal(e.got, predicted) or (
-        predicted.shape == e.got.shape and np.array_equal(predicted, e.got)
-    )  # infinities
+    if predicted.dtype.kind not in "biuf":  # None: it does not hold
+        return False
+    return equal(e.got, predicted) or np.array_equal(e.got, predicted)  # the same infinities are not `equal`
 
 
 def _hypotheses(function: Function, quantity: str, evidence: Sequence[Evidence]) -> Iterator[Hypothesis]:
@@ -74,6 +74,8 @@ def _hypotheses(function: Function, quantity: str, evidence: Sequence[Evidence])
     yield from _of_other_quantities(function, quantity)
     yield from _of_axes(quantity, evidence)
     yield from _of_factors(quantity, evidence)
+    for name in (*function.gradients, "d_output"):
+        yield f"{quantity} is just a copy of {name}", lambda e, name: e.case.values[name], (name,)
     yield f"{quantity} is always 0", lambda e: np.zeros_like(e.expected), ()
     integers = f"the numbers of {quantity} are cut off to integers: they are stored in an array of integers"
     yield integers, lambda e: np.trunc(e.expected), ()
@@ -84,8 +86,6 @@ def _of_other_quantities(function: Function, quantity: str) -> Iterator[Hypothes
         if other != quantity:
             text = f"{quantity} and {other} are mixed up: what is returned as {quantity} equals {other}"
             yield text, lambda e, other: e.all_expected[other], (other,)
-    for name in (*function.gradients, "d_output"):
-        yield f"{quantity} is just a copy of {name}", lambda e, name: e.case.values[name], (name,)
 
 
 def _of_axes(quantity: str, evidence: Sequence[Evidence]) -> Iterator[Hypothesis]:
@@ -111,8 +111,6 @@ def _of_axes(quantity: str, evidence: Sequence[Evidence]) -> Iterator[Hypothesis
     for axis, name in enumerate(expected_axes):
         swap = "y and x are swapped" if name == "2" else f"axis {axis} ({name}) runs backwards"
         yield f"{swap} in {quantity}", lambda e, axis: np.flip(e.expected, axis), (axis,)
-    text = f"{quantity} has the right numbers, but in other places"
-    yield text, lambda e: e.got if equal(np.sort(e.got, axis=None), np.sort(e.expected, axis=None)) else None, ()
 
 
 def _listed(axes: tuple[int, ...], names: Sequence[str]) -> str:
@@ -175,6 +173,12 @@ def size_pattern(outcomes: Sequence[tuple[Mapping[str, int], bool]]) -> str | No
         if len(inside) >= 3 and all(inside) and len(outside) >= 3 and sum(outside) < len(outside) / 3:
             return f"It is right whenever {text}, and {'mostly ' if any(outside) else ''}wrong otherwise."
     return None
+
+
+def order_pattern(evidence: Sequence[Evidence]) -> str | None:
+    """Whether all numbers are right, only not where they should be."""
+    same = all(equal(np.sort(e.got, axis=None), np.sort(e.expected, axis=None)) for e in evidence)
+    return "All its numbers are right, but some are in the wrong places." if same and evidence else None
 
 
 def place_pattern(evidence: Sequence[Evidence]) -> str | None:

@@ -80,14 +80,14 @@ class Numbers:
     def pixels(self, count: int, size: int) -> np.ndarray:
         """`count` coordinates on an axis of `size` pixels, some just outside, at least 1/4 away from any centre.
 
-        There, between two pixels, bilinear sampling has a derivative.
+        There, between two pixels, bilinear sampling has a derivative; never half-way, where the nearest is not defined.
         """
-        fraction = self.rng.choice([0.25, 0.5, 0.75], count) if self.simple else self.rng.uniform(0.25, 0.75, count)
+        fraction = self.rng.choice([0.25, 0.75], count) if self.simple else self.rng.uniform(0.25, 0.45, count)
         return self.rng.integers(-1, size, count) + fraction
 
     def positions(self, count: int, height: int, width: int) -> np.ndarray:
         """(count, 2) points (y, x), where -1 and 1 are the centres of the first and last pixel of the map."""
-        columns = [2 * self.pixels(count, n) / max(n - 1, 1) - 1 for n in (height, width)]
+        columns = [2 * self.pixels(count, n) / (n - 1) - 1 if n > 1 else self.pixels(count, 1) for n in (height, width)]
         return np.stack(columns, axis=-1)
 
 

@@ -23,7 +23,7 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,6 @@ from ..data.datasets import ArrayDataset
 from ..data.image import preprocess_batch
 from ..errors import CheckpointError, ConfigError, TrainingError, printable
 from ..models import DAT, ModelConfig, create_model
-from ..nn import Module
 from .averaging import ExponentialMovingAverage
 from .optimizer import AdamW, clip_gradients, decay_names
 from .schedule import learning_rate
@@ -135,14 +134,17 @@ def train(
     recipe: Recipe,
     folder: str | os.PathLike[str],
     *,
+    initial: Mapping[str, np.ndarray] | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> DAT:
-    """Train a model from random weights; returns it with the averaged weights, which `folder`/weights.npz holds too.
+    """Train a model; returns it with the averaged weights, which `folder`/weights.npz holds too.
 
     training, validation: images of `config.image_size` and their labels, with the same classes. folder: is made, and
-    keeps the run (see the top of this file). resume: go on with the run in the folder, if there is one; it must have
-    the same config, recipe and data. progress: called after each step. Ctrl-C ends the current step and saves.
+    keeps the run (see the top of this file). initial: weights to begin with, by parameter, such as another model's
+    `state_dict()`; what is not among them is drawn at random (all, without it). resume: go on with the run in the
+    folder, if there is one; it must have the same config, recipe, data and initial weights. progress: called after each
+    step. Ctrl-C ends the current step and saves.
 
     Processes are started for `recipe.workers` above 1: a program that calls this needs `if __name__ == "__main__":`.
     Raises TrainingError if the folder holds a run and `resume` is not set, or another run, and if the loss stops being
@@ -150,7 +152,7 @@ def train(
     Ctrl-C or SIGTERM; MinidatError if a file cannot be written, such as on a full disk (the old one remains).
     """
     _check_data(config, training, validation, recipe)
-    run = _Run(config, training, validation, recipe, Path(folder))
+    run = _Run(config, training, validation, recipe, Path(folder), initial or {})
     first_step = run.start(resume)
     with (
         GradientWorkers(run.model, recipe.augmentation, workers=recipe.workers, seed=recipe.seed) as workers,
@@ -171,10 +173,13 @@ class _Run:
         validation: ArrayDataset,
         recipe: Recipe,
         folder: Path,
+        initial: Mapping[str, np.ndarray],
     ) -> None:
         self.config, self.recipe, self.folder = config, recipe, folder
         self.training, self.validation = training, validation
+        self.initial = initial
         self.model = create_model(config, seed=recipe.seed)
+        self.model.load_state_dict({**self.model.state_dict(), **initial})
         self.model.labels = list(training.classes)
         parameters = dict(self.model.named_parameters())
         self.optimizer = AdamW(parameters, decay=decay_names(self.model), weight_decay=recipe.weight_decay)
@@ -264,8 +269,8 @@ class _Run:
         if not (math.isfinite(part.loss) and math.isfinite(norm)):
             kept = f"{self.checkpoint} is the last good state" if self.checkpoint.exists() else "nothing was saved yet"
             raise TrainingError(
-                f"step {step + 1}: the loss is {part.loss / len(indices):.4g}, the gradient's norm {norm:.4g}, expected "
-                f"finite numbers: the run has diverged; {kept}; begin another run with a lower learning rate"
+                f"step {step + 1}: the loss is {part.loss / len(indices):.4g}, the gradient's norm {norm:.4g}, "
+                f"expected finite numbers: the run has diverged; {kept}; begin another run with a lower learning rate"
             )
         self.optimizer.step(self._learning_rate(step))
         self.average.update()
@@ -315,7 +320,14 @@ class _Run:
         data = {
             name: _fingerprint(part) for name, part in (("training", self.training), ("validation", self.validation))
         }
-        described = {"model": self.config.to_dict(), "recipe": recipe, "classes": list(self.training.classes), **data}
+        described: dict[str, Any] = {
+            "model": self.config.to_dict(),
+            "recipe": recipe,
+            "classes": list(self.training.classes),
+            **data,
+        }
+        if self.initial:
+            described["initial_weights"] = _checksum(*(self.initial[name] for name in sorted(self.initial)))
         return json.loads(json.dumps(described))  # with lists for tuples, as it will be read
 
     def _state(self) -> dict[str, np.ndarray]:
@@ -331,7 +343,7 @@ class _Run:
     def _load(self) -> int:
         found = load_npz(self.checkpoint)
         parts: list[dict[str, np.ndarray]] = [{}, {}, {}]
-        optimizer, average = self.optimizer.state_dict(), self.average.state_dict()
+        optimizer = self.optimizer.state_dict()
         for name, value in found.state.items():
             if name.startswith(WEIGHTS):
                 parts[0][name.removeprefix(WEIGHTS)] = value
@@ -418,7 +430,14 @@ def _check_data(config: ModelConfig, training: ArrayDataset, validation: ArrayDa
 
 
 def _fingerprint(dataset: ArrayDataset) -> dict[str, int]:
-    return {"images": len(dataset), "checksum": zlib.crc32(dataset.labels.tobytes(), zlib.crc32(dataset.images.tobytes()))}
+    return {"images": len(dataset), "checksum": _checksum(dataset.images, dataset.labels)}
+
+
+def _checksum(*arrays: np.ndarray) -> int:
+    checksum = 0
+    for array in arrays:
+        checksum = zlib.crc32(array.tobytes(), checksum)
+    return checksum
 
 
 def _differences(found: Any, expected: Any, path: str = "") -> list[str]:

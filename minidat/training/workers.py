@@ -28,7 +28,10 @@ from ..ops._threads import alone
 
 @dataclass(frozen=True)
 class Part:
-    """What one part of a batch gave: the sum of the losses of its images, and how many of them were right."""
+    """What one part of a batch gave: the sum of its images' losses, and how many were taken for what they are.
+
+    Of a mixture of two images that is the one with the larger share.
+    """
 
     loss: float
     correct: int
@@ -38,8 +41,8 @@ class GradientWorkers:
     """`workers` processes, this one among them, that compute gradients of the same model.
 
     The values of `model`'s parameters move into shared memory, where an optimizer updates them in place. A part of a
-    batch draws its random numbers (augmentation, stochastic depth) from a generator seeded with (seed, step, part)
-    alone (1 + part, as missing numbers count as 0): a step can be repeated exactly. Use as a context manager; the processes end with it, and with this process.
+    batch draws its random numbers (augmentation, stochastic depth) from a generator seeded with (seed, step, 1 + part)
+    alone: a step can be repeated exactly. Use as a context manager; the processes end with it, and with this process.
     """
 
     def __init__(self, model: DAT, augmentation: Augmentation, *, workers: int, seed: int) -> None:
@@ -48,14 +51,16 @@ class GradientWorkers:
 
     def __enter__(self) -> GradientWorkers:
         model = self.model
+        if self.workers == 1:
+            return self
         context = multiprocessing.get_context("spawn")  # a forked child would inherit locks of threads it has not
         size = model.parameter_count() * model.dtype.itemsize
-        values = context.RawArray("B", size)
+        values = self._shared_memory(context, size)
         for (_, parameter), shared in zip(model.named_parameters(), _views(values, model, model.dtype), strict=True):
             shared[...] = parameter.value
             parameter.value = shared
         for part in range(1, self.workers):
-            gradients = context.RawArray("B", size)
+            gradients = self._shared_memory(context, size)
             ours, theirs = context.Pipe()
             arguments = (theirs, model.config, str(model.dtype), values, gradients, self.augmentation, self.seed, part)
             process = context.Process(target=_serve, args=arguments, daemon=True, name=f"minidat worker {part}")
@@ -71,6 +76,15 @@ class GradientWorkers:
             process.join(timeout=10)
             process.kill()
         self._children.clear()
+
+    @staticmethod
+    def _shared_memory(context: Any, size: int) -> Any:
+        try:
+            return context.RawArray("B", size)
+        except OSError as error:
+            raise TrainingError(
+                f"no {size:,} bytes of shared memory: {error.strerror or error}; free disk space, or use one worker"
+            ) from None
 
     def gradients(self, step: int, images: np.ndarray, labels: np.ndarray) -> Part:
         """Set every parameter's gradient to that of the mean loss of a batch, augmented; tell loss and hits.
@@ -138,7 +152,7 @@ def _exchange(part: int, call: Callable[..., Any], *message: Any) -> Any:
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """A process started in here never hears of Ctrl-C or SIGTERM, which may reach all of them: the first one decides."""
+    """A process started in here never hears of Ctrl-C or SIGTERM: the first process decides."""
     if threading.current_thread() is not threading.main_thread():  # where signals cannot be set
         yield
         return

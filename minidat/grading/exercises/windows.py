@@ -100,6 +100,12 @@ EXERCISE = Exercise(
                         flipped_tokens(windows, window), window=window, height=height, width=width),
                 ),
                 Mistake(
+                    "x", "the numbers of rows and columns of windows are swapped in the first reshape: H / w comes first",
+                    lambda windows, window, height, width, channels: windows.reshape(
+                        -1, width // window, height // window, window, window, channels)
+                    .swapaxes(2, 3).reshape(-1, height, width, channels),
+                ),
+                Mistake(
                     "x", "height and width are swapped",
                     lambda windows, window, height, width: reverse(
                         windows, window=window, height=width, width=height),
