@@ -16,15 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import minidat
 from minidat.cli import main
 from minidat.errors import ExerciseError
 from minidat.grading import find_exercise, format_report, grade_file, list_exercises
-from minidat.grading.attempt import attempt
 from minidat.grading.cases import Case, growing_cases, simplify
 from minidat.grading.checking import Checker
-from minidat.grading.diagnosis import equal, size_pattern
-from minidat.grading.exercise import Exercise, Function
+from minidat.grading.diagnosis import Evidence, diagnose, equal, size_pattern
+from minidat.grading.exercise import Function, call_by_names
 from minidat.grading.exercises import neighborhood
 from minidat.grading.grade import Report, grade_here, load_exercise
 from minidat.nn import Parameter
@@ -53,7 +51,8 @@ WRONG = [
     (
         "patches",
         "cut = images.reshape(batch, height // patch, patch, width // patch, patch, channels)\n    " + PIXELS_FIRST,
-        "cut = images.reshape(batch, height // patch, width // patch, patch, patch, channels).transpose(0, 1, 2, 5, 3, 4)",
+        "cut = images.reshape(batch, height // patch, width // patch, patch, patch, channels)\n"
+        "    cut = cut.transpose(0, 1, 2, 5, 3, 4)",
         "cut in memory order",
     ),
     ("patches", ".T + bias", ".T", "the bias is missing"),
@@ -71,10 +70,15 @@ WRONG = [
     ("layer_norm", "d_x -= " + NORMED, "d_x += " + NORMED, "the sign of the term with normalized is wrong"),
     ("layer_norm", "        d_x /= std\n", "", "the division by the standard deviation is missing"),
     ("layer_norm", "d_x /= std", "d_x /= std**2", "First difference"),
-    ("layer_norm", "(d_output * normalized).sum(axis=0)", "d_output * normalized", "the sum over axis 0 (rows) is missing"),
+    (
+        "layer_norm",
+        "(d_output * normalized).sum(axis=0)",
+        "d_output * normalized",
+        "the sum over axis 0 (rows) is missing",
+    ),
     ("layer_norm", "(d_output * normalized).sum(axis=0)", "(d_output * x).sum(axis=0)", "d_weight is made of x"),
     ("layer_norm", "return d_x, d_weight, d_bias", "return d_x, d_bias, d_weight", "d_weight and d_bias are mixed up"),
-    ("layer_norm", "g - g.mean(axis=-1, keepdims=True)", "g - g.mean(axis=-1)", "ValueError: operands could"),
+    ("layer_norm", "g - g.mean(axis=-1, keepdims=True)", "g - g.mean(axis=-1)", "keepdims=True"),
     ("softmax", f"p * (d_output - {SUM_P_D})", "d_output * p * (1 - p)", "only the diagonal of the Jacobian"),
     ("softmax", f"p * (d_output - {SUM_P_D})", "d_output * p", "the term of the denominator"),
     ("softmax", SUM_P_D, "(p * d_output).sum()", "the sum goes over all rows"),
@@ -84,7 +88,12 @@ WRONG = [
     ("attention", "d_query = scale * d_scores @ key", "d_query = d_scores @ key", "so d_query = scale * d_scores key"),
     ("attention", D_SCORES, "d_scores = p * d_p", "the backward of the softmax is incomplete"),
     ("attention", D_SCORES, "d_scores = d_p", "the backward of the softmax is missing"),
-    ("attention", "d_key = scale * d_scores.swapaxes(-1, -2)", "d_key = scale * d_scores", "d_scores is not transposed"),
+    (
+        "attention",
+        "d_key = scale * d_scores.swapaxes(-1, -2)",
+        "d_key = scale * d_scores",
+        "d_scores is not transposed",
+    ),
     ("attention", "d_value = p.swapaxes(-1, -2)", "d_value = p", "the probabilities are not transposed"),
     (
         "attention",
@@ -94,22 +103,42 @@ WRONG = [
     ),
     ("attention", "return d_query, d_key, d_value", "return d_key, d_query, d_value", "d_query and d_key are mixed up"),
     ("windows", "return x.swapaxes(2, 3).reshape(-1, window", "return x.reshape(-1, window", "cut in memory order"),
-    ("windows", "x.swapaxes(2, 3).reshape(-1, window", "x.transpose(0, 1, 3, 4, 2, 5).reshape(-1, window", "tokens within"),
-    ("windows", "x.swapaxes(2, 3).reshape(-1, window", "x.transpose(0, 3, 1, 2, 4, 5).reshape(-1, window", "the windows are"),
-    ("windows", "x.swapaxes(2, 3).reshape(-1, window", "x.transpose(0, 3, 1, 4, 2, 5).reshape(-1, window", "y and x are"),
+    (
+        "windows",
+        "x.swapaxes(2, 3).reshape(-1, window",
+        "x.transpose(0, 1, 3, 4, 2, 5).reshape(-1, window",
+        "tokens within",
+    ),
+    (
+        "windows",
+        "x.swapaxes(2, 3).reshape(-1, window",
+        "x.transpose(0, 3, 1, 2, 4, 5).reshape(-1, window",
+        "the windows are",
+    ),
+    (
+        "windows",
+        "x.swapaxes(2, 3).reshape(-1, window",
+        "x.transpose(0, 3, 1, 4, 2, 5).reshape(-1, window",
+        "y and x are",
+    ),
     ("windows", "x.swapaxes(2, 3).reshape(-1, height", "x.reshape(-1, height", "joined in memory order"),
     (
         "windows",
         "windows.reshape(-1, height // window, width // window",
         "windows.reshape(-1, width // window, height // window",
-        "H / w comes first",
+        "H / w, the rows of windows, comes first",
     ),
     ("shifted_mask", MASK, MASK.replace("0.0, -100.0", "-100.0, 0.0"), "the mask is inverted"),
     ("shifted_mask", MASK, MASK.replace("-100.0", "100.0"), "the sign is wrong"),
     ("shifted_mask", MASK, "numbers[:, :, None] == numbers[:, None, :]", "True or 1 where two tokens may look"),
     ("shifted_mask", MASK, "numbers[:, :, None] != numbers[:, None, :]", "True or 1 where two tokens may not look"),
     ("shifted_mask", MASK, MASK.replace("-100.0", "-np.inf"), "minus infinity"),
-    ("shifted_mask", "3 * regions(height)[:, None] + regions(width)", "regions(height)[:, None] + regions(width)", "added"),
+    (
+        "shifted_mask",
+        "3 * regions(height)[:, None] + regions(width)",
+        "regions(height)[:, None] + regions(width)",
+        "added",
+    ),
     ("shifted_mask", "3 * regions(height)[:, None]", "0 * regions(height)[:, None]", "only the columns are told apart"),
     ("shifted_mask", "+ regions(width)", "+ 0 * regions(width)", "only the rows are told apart"),
     (
@@ -119,7 +148,12 @@ WRONG = [
         "the region that was rolled around is put first",
     ),
     ("bilinear", "positions[:, 0] + 1", "positions[:, 1] + 1", "It is right whenever"),
-    ("bilinear", "height, width, channels = x.shape", "positions = positions[:, ::-1]\n    height, width, channels = x.shape", "y and x are swapped"),
+    (
+        "bilinear",
+        "height, width, channels = x.shape",
+        "positions = positions[:, ::-1]\n    height, width, channels = x.shape",
+        "y and x are swapped",
+    ),
     (
         "bilinear",
         "* (height - 1)\n    px = (positions[:, 1] + 1) / 2 * (width - 1)",
@@ -135,15 +169,40 @@ WRONG = [
     ("bilinear", "weight_y * weight_x * inside", "weight_y * weight_x", "outside the map there are zeros"),
     ("bilinear", "((0, 1 - fy), (1, fy))", "((0, fy), (1, 1 - fy))", "wrong"),
     ("bilinear", "fy, fx = py - y0, px - x0", "fy, fx = 1 - py + y0, 1 - px + x0", "the weights are exchanged"),
-    ("bilinear", "fy, fx = py - y0, px - x0", "fy, fx = 0 * py, 0 * px", "only the pixel above and to the left is read"),
-    ("bilinear_backward", ADD_AT, ADD_AT.replace("np.add.at(d_x, (rows, columns), ", "d_x[rows, columns] += (")[:-1] + ")", "np.add.at"),
-    ("bilinear_backward", "        d_positions *= np.array([height - 1, width - 1]) / 2\n", "", "the factor (n - 1) / 2 is missing"),
-    ("bilinear_backward", "np.array([height - 1, width - 1]) / 2", "np.array([height - 1, width - 1])", "positions run from -1 to 1"),
+    (
+        "bilinear",
+        "fy, fx = py - y0, px - x0",
+        "fy, fx = 0 * py, 0 * px",
+        "only the pixel above and to the left is read",
+    ),
+    (
+        "bilinear_backward",
+        ADD_AT,
+        ADD_AT.replace("np.add.at(d_x, (rows, columns), ", "d_x[rows, columns] += (")[:-1] + ")",
+        "np.add.at",
+    ),
+    (
+        "bilinear_backward",
+        "        d_positions *= np.array([height - 1, width - 1]) / 2\n",
+        "",
+        "the factor (n - 1) / 2 is missing",
+    ),
+    (
+        "bilinear_backward",
+        "np.array([height - 1, width - 1]) / 2",
+        "np.array([height - 1, width - 1])",
+        "positions run from -1 to 1",
+    ),
     ("bilinear_backward", "return d_x, d_positions", "return d_x, d_positions[:, ::-1]", "y and x are swapped"),
     ("bilinear_backward", "slope_y * weight_x", "slope_y", "d_positions, the gradient of positions, is wrong"),
     ("bilinear_backward", "return d_x, d_positions", "return d_x, -d_positions", "d_positions has the wrong sign"),
     ("bilinear_backward", "sum(axis=1) * inside", "sum(axis=1)", "finite differences of your own forward"),
-    ("reference_points", GRID, GRID.replace("rows, columns", "columns, rows").replace("axis=-1", "axis=-1").replace('"ij"', '"xy"'), "y and x are swapped"),
+    (
+        "reference_points",
+        GRID,
+        GRID.replace("rows, columns", "columns, rows").replace('"ij"', '"xy"'),
+        "y and x are swapped",
+    ),
     ("reference_points", ', indexing="ij"', "", "np.meshgrid has the rows first"),
     (
         "reference_points",
@@ -160,8 +219,18 @@ WRONG = [
     ("reference_points", "np.tanh(offsets)", "offsets", "the tanh is missing"),
     ("reference_points", " / np.array([height, width])", "", "the division by the number of points is missing"),
     ("reference_points", "np.array([height, width])", "np.array([width, height])", "y and x are swapped in the reach"),
-    ("deformable", "sampled = bilinear(x, positions)", "sampled = bilinear(x, positions[:, ::-1])", "y and x are swapped"),
-    ("deformable", "sampled = bilinear(x, positions)", "sampled = x.reshape(-1, channels)", "keys and values come from the"),
+    (
+        "deformable",
+        "sampled = bilinear(x, positions)",
+        "sampled = bilinear(x, positions[:, ::-1])",
+        "y and x are swapped",
+    ),
+    (
+        "deformable",
+        "sampled = bilinear(x, positions)",
+        "sampled = x.reshape(-1, channels)",
+        "keys and values come from the",
+    ),
     ("deformable", " / np.sqrt(channels // heads)", "", "the scale is missing"),
     ("deformable", "np.sqrt(channels // heads)", "np.sqrt(channels)", "the scale is that of all channels"),
     ("deformable", SPLIT, "tokens.reshape(heads, len(tokens), channels // heads)", "not split into heads, or not as"),
@@ -176,8 +245,9 @@ WRONG = [
     ),
     (
         "product_grid",
-        'columns[..., None] - np.arange(table.shape[1])))  # (K, Qx, C)',
-        'columns[..., None] - np.arange(table.shape[1])))\n    row_hats, column_hats = (1 - np.abs(t[..., None] - np.arange(n)) for t, n in zip((rows, columns), table.shape))',
+        "    return row_hats",
+        "    row_hats = 1 - np.abs(rows[..., None] - np.arange(len(table)))\n"
+        "    column_hats = 1 - np.abs(columns[..., None] - np.arange(table.shape[1]))\n    return row_hats",
         "max(0, ...) is missing",
     ),
     (
@@ -186,14 +256,29 @@ WRONG = [
         "    rows, columns = np.round(rows), np.round(columns)\n    row_hats = ",
         "only the nearest entry of the table is read",
     ),
-    ("residual_block", "d_x = d_output + norm2_backward", "d_x = norm2_backward", "of the second branch (mlp) is missing"),
-    ("residual_block", "d_x = d_x + norm1_backward", "d_x = norm1_backward", "of the first branch (attention) is missing"),
-    ("residual_block", "attention_backward(d_x)", "attention_backward(d_output)", "the attention branch is given d_output"),
+    (
+        "residual_block",
+        "d_x = d_output + norm2_backward",
+        "d_x = norm2_backward",
+        "of the second branch (mlp) is missing",
+    ),
+    (
+        "residual_block",
+        "d_x = d_x + norm1_backward",
+        "d_x = norm1_backward",
+        "of the first branch (attention) is missing",
+    ),
+    (
+        "residual_block",
+        "attention_backward(d_x)",
+        "attention_backward(d_output)",
+        "the attention branch is given d_output",
+    ),
     ("residual_block", "norm2_backward(mlp_backward(d_output))", "mlp_backward(norm2_backward(d_output))", "wrong"),
     (
         "residual_block",
-        "d_x = d_output + norm2_backward(mlp_backward(d_output))\n        d_x = d_x + norm1_backward",
-        "d_output += norm2_backward(mlp_backward(d_output))\n        d_x = d_output\n        d_x = d_x + norm1_backward",
+        "d_x = d_output + norm2_backward(mlp_backward(d_output))\n",
+        "d_output += norm2_backward(mlp_backward(d_output))\n        d_x = d_output\n",
         "modifies its argument d_output",
     ),
     (
@@ -205,7 +290,7 @@ WRONG = [
     (
         "adamw",
         "    mean = beta1 * mean +",
-        "    gradient = gradient + weight_decay * weight\n    mean = beta1 * mean +",
+        "    gradient, weight_decay = gradient + weight_decay * weight, 0\n    mean = beta1 * mean +",
         "the weight decay goes through the gradient",
     ),
     ("adamw", "corrected_mean = mean / (1 - beta1**step)", "corrected_mean = mean", "the bias correction of the mean"),
@@ -227,7 +312,7 @@ WRONG = [
     ),
     ("neighborhood", "rows * width + columns", "rows * height + columns", "a row has `width` pixels"),
     ("neighborhood", "rows * width + columns", "(rows * width + columns).swapaxes(2, 3)", "listed column by column"),
-]  # fmt: skip
+]
 
 
 def graded(path: Path) -> Report:
@@ -282,3 +367,336 @@ def test_a_wrong_solution_fails_and_its_mistake_is_named(name, piece, instead, w
 def test_every_exercise_has_two_wrong_solutions_at_least() -> None:
     counts = Counter(name for name, *_ in WRONG)
     assert {name for name in list_exercises() if counts[name] < 2} == set()
+
+
+def every_mistake() -> list:
+    return [
+        pytest.param(function, i, id=f"{name}-{function.name}-{i}")
+        for name in list_exercises()
+        for function in load_exercise(name).functions
+        for i in range(len(function.mistakes))
+    ]
+
+
+@pytest.mark.parametrize(("function", "index"), every_mistake())
+def test_every_described_mistake_is_told_from_the_others(function: Function, index: int) -> None:
+    """Whoever gets exactly what a description of a mistake gives is told that one, not one before it in the list."""
+    mistake = function.mistakes[index]
+    checker = Checker(function, function.reference, "", lambda text: None)
+    evidence = []
+    for case in growing_cases(function, seed=0):
+        try:
+            got = np.asarray(call_by_names(mistake.result, case.values))
+        except ValueError:  # shapes that only fit if two sizes are the same
+            continue
+        expected = checker.run(case).expected
+        evidence.append(Evidence(case, got, expected[mistake.of], expected))
+    assert len(evidence) >= 5
+    assert not all(equal(e.got, e.expected) for e in evidence), "this is no mistake"
+    assert diagnose(function, mistake.of, evidence) == mistake.text
+
+
+def test_the_exercise_adamw_is_our_optimizer() -> None:
+    function = load_exercise("adamw").functions[0]
+    for case in growing_cases(function, seed=3):
+        parameter = Parameter(case.arrays["weight"].shape, constant(0.0))
+        parameter.value, parameter.grad = case.arrays["weight"].copy(), case.arrays["gradient"]
+        s = case.settings
+        optimizer = AdamW(
+            {"w": parameter},
+            decay=["w"],
+            weight_decay=s["weight_decay"],
+            betas=(s["beta1"], s["beta2"]),
+            eps=s["eps"],
+        )
+        state = {"first_moment.w": case.arrays["mean"], "second_moment.w": case.arrays["square"]}
+        optimizer.load_state_dict({"steps": np.array(s["step"] - 1, np.int64), **state})
+        optimizer.step(s["learning_rate"])
+        state = optimizer.state_dict()
+        weight, mean, square = function.reference(*case.arrays.values(), **s)
+        np.testing.assert_allclose(parameter.value, weight, rtol=1e-12)
+        np.testing.assert_allclose(state["first_moment.w"], mean, rtol=1e-12)
+        np.testing.assert_allclose(state["second_moment.w"], square, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("height", "width", "kernel"), [(3, 3, 3), (5, 4, 3), (6, 7, 5), (2, 3, 1)])
+def test_the_exercise_neighborhood_has_the_keys_of_our_operator(height: int, width: int, kernel: int) -> None:
+    """The output at one query depends on the values of its window alone."""
+    query, key, value = np.random.default_rng(0).standard_normal((3, 1, height, width, 1, 2))
+    bias = np.zeros((1, 2 * kernel - 1, 2 * kernel - 1))
+    _, backward = neighborhood_attention(query, key, value, bias, kernel=kernel, scale=1.0)
+    indices = neighborhood.reference(height, width, kernel)
+    for y in range(height):
+        for x in range(width):
+            d_output = np.zeros_like(query)
+            d_output[0, y, x] = 1
+            d_value = backward(d_output)[2]
+            assert indices[y, x].tolist() == np.flatnonzero(d_value[0, ..., 0, 0]).tolist()
+
+
+@pytest.mark.parametrize("name", list_exercises())
+def test_stubs_and_solutions_have_the_same_functions(name: str) -> None:
+    stub, solution = (
+        {
+            node.name: (ast.unparse(node.args), ast.get_docstring(node))
+            for node in ast.parse((folder / f"{name}.py").read_text("utf-8")).body
+            if isinstance(node, ast.FunctionDef)
+        }
+        for folder in (STUBS, SOLUTIONS)
+    )
+    assert stub == solution
+    exercise = load_exercise(name)
+    assert {function.name for function in exercise.functions} <= set(stub)
+
+
+@pytest.mark.parametrize("name", list_exercises())
+def test_every_stub_names_its_exercise_its_chapter_and_how_to_check_it(name: str) -> None:
+    text = (STUBS / f"{name}.py").read_text("utf-8")
+    assert text.startswith(f"# minidat exercise: {name}\n")
+    assert f"docs/pages/tutorial/{load_exercise(name).chapter}.md" in text
+    assert f"minidat grade examples/exercises/{name}.py" in text
+    assert "\nHints\n1. " in text
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+
+def test_cases_grow_and_a_seed_gives_the_same_ones() -> None:
+    function = load_exercise("layer_norm").functions[0]
+    cases, again, other = (growing_cases(function, seed) for seed in (0, 0, 1))
+    assert [case.sizes for case in cases[:3]] == [
+        {"rows": 1, "channels": 1},
+        {"rows": 1, "channels": 2},
+        {"rows": 2, "channels": 1},
+    ]
+    same = [np.array_equal(a.arrays["x"], b.arrays["x"]) for a, b in zip(cases, again, strict=True)]
+    assert all(same)
+    assert not all(np.array_equal(a.arrays["x"], b.arrays["x"]) for a, b in zip(cases, other, strict=False))
+
+
+def test_a_counter_example_keeps_only_the_numbers_that_matter() -> None:
+    case = Case({}, {"x": np.array([[3.0, -2.0], [2.0, 5.0]]), "y": np.array([2.0, 7.0])})
+    simple = simplify(case, lambda c: c.arrays["x"][1, 0] > 0.5 and c.arrays["y"].sum() > 5, frozenset())
+    assert simple.arrays["x"].tolist() == [[0, 0], [1, 0]]
+    assert simple.arrays["y"].tolist() == [0, 7]
+    kept = simplify(case, lambda c: True, frozenset({"x"}))
+    assert kept.arrays["x"].tolist() == [[3, -2], [2, 5]]
+    assert kept.arrays["y"].tolist() == [0, 0]
+
+
+def test_sizes_that_tell_right_from_wrong() -> None:
+    sizes = [{"rows": r, "columns": c} for r in (1, 2, 3) for c in (1, 2, 3)]
+    assert size_pattern([(s, s["rows"] == 1) for s in sizes]) == "It is right whenever rows is 1, and wrong otherwise."
+    square = size_pattern([(s, s["rows"] == s["columns"]) for s in sizes])
+    assert square == "It is right whenever rows and columns are the same, and wrong otherwise."
+    assert size_pattern([(s, False) for s in sizes]) is None
+    assert size_pattern([(s, s["rows"] + s["columns"] == 4) for s in sizes]) is None
+
+
+def test_infinities_and_nan_are_equal_to_nothing_finite() -> None:
+    for number in (np.inf, -np.inf, np.nan):
+        assert not equal(np.array([1.0, number]), np.array([1.0, 2.0]))
+        assert not equal(np.array([1.0, 2.0]), np.array([1.0, number]))
+
+
+def test_a_right_backward_of_a_wrong_forward_is_recognised(file) -> None:
+    """Finite differences are those of the student's own forward."""
+    solution = (SOLUTIONS / "linear.py").read_text("utf-8")
+    forward = solution.replace("output = x @ weight.T + bias", "output = x @ weight.T + 2 * bias")
+    report = graded(file(forward.replace("d_rows.sum(axis=0)", "2 * d_rows.sum(axis=0)")))
+    assert report.checks["finite differences"]
+    assert not report.checks["output"]
+    assert "Your backward is the derivative of your forward" in report.message
+    assert not graded(file(forward)).checks["finite differences"]
+
+
+def test_a_counter_example_shows_shapes_values_and_the_first_difference(file) -> None:
+    solution = (SOLUTIONS / "softmax.py").read_text("utf-8")
+    report = graded(file(solution.replace("p * (d_output - ", "p * (d_output + "), "softmax.py"))
+    assert report.checks == {
+        "output": True,
+        "d_x": False,
+        "finite differences": False,
+        "arguments unchanged": True,
+    }
+    for part in (
+        "d_x, the gradient of x, is wrong. The smallest case in which it is:",
+        "x        = [[0]]   shape (1, 1)",
+        "d_output = [[1]]   shape (1, 1)",
+        "expected d_x = [[0]]   shape (1, 1)",
+        "got d_x      = [[2]]   shape (1, 1)",
+        "First difference at [0, 0]: expected 0, got 2; finite differences of your own forward give 0.",
+        "It seems that a sign is wrong: the sum is subtracted.",
+    ):
+        assert part in report.message
+
+
+def test_a_shape_is_told_with_the_names_of_its_axes(file) -> None:
+    solution = (SOLUTIONS / "linear.py").read_text("utf-8")
+    message = graded(file(solution.replace("d_rows.T @ rows", "rows.T @ d_rows"))).message
+    assert "has the shape (1, 2) = (inputs, outputs), expected (2, 1) = (outputs, inputs)" in message
+
+
+# --- solutions that do not even run -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def linear(x, weight, bias)\n    return x", "line 1:\n    def linear(x, weight, bias)\nSyntaxError: "),
+        ("def linear(x, weight, bias):\nreturn x", "line 2:\n    return x\nIndentationError: "),
+        ("x = 1\n\x00", "SyntaxError: "),
+        ("# -*- coding: klingon -*-\n", "SyntaxError: "),
+        ("import numpi\n", "line 1, in <module>:\n    import numpi\nModuleNotFoundError: No module named 'numpi'"),
+        ("import sys\nsys.exit(3)", "line 2, in <module>:\n    sys.exit(3)\nSystemExit: 3"),
+        ("from minidat.ops import linear", "line 1 imports minidat.ops: the exercise is to do it with NumPy alone"),
+        ("def f():\n    import torch", "line 2 imports torch"),
+        ("", "there is no function linear in the file: found none"),
+        ("def liner(x): pass\ndef other(): pass", "found liner, other; is liner meant to be it? Its name must stay"),
+        ("def linear(x, weight): pass", "TypeError: linear() takes 2 positional arguments but 3 were given"),
+        (
+            "def linear(x, weight, bias): pass",
+            "linear returned None (is there a `return`?), expected (output, backward)",
+        ),
+        (
+            "def linear(x, weight, bias): return x",
+            "linear returned an array of shape (1, 1, 1), expected (output, backward)",
+        ),
+        (
+            "def linear(x, w, b):\n    return x @ w.T + b, lambda d: d",
+            "backward returned an array of shape (1, 1, 1), expected (d_x",
+        ),
+        (
+            "def linear(*a):\n    return 'no', lambda d: d",
+            "linear returned a str for output, expected an array of numbers",
+        ),
+        (
+            "def linear(x, weight, bias):\n    y = weigth\n",
+            "line 2, in linear:\n    y = weigth\nNameError: name 'weigth'",
+        ),
+        ("def linear(x, weight, bias):\n    exit()\n", "line 2, in linear:\n    exit()\n"),
+        ("def linear(*a):\n    return linear(*a)\n", "RecursionError"),
+        ("def linear(*a):\n    return [[1, 2], [3]], lambda d: (1, 2, 3)\n", "linear returned a list for output"),
+        (
+            "def linear(x, weight, bias):\n    x /= 0\n    return x @ weight.T + bias, lambda d: (d, d, d)",
+            "output is wrong",
+        ),
+    ],
+)
+def test_what_goes_wrong_is_told_with_the_line(text: str, words: str, file) -> None:
+    report = graded(file(text))
+    assert not report.passed
+    assert words in report.message, report.message
+
+
+def test_only_what_is_printed_in_the_case_in_question_is_shown(file) -> None:
+    solution = (SOLUTIONS / "linear.py").read_text("utf-8").replace("d_rows.T @ rows", "rows.T @ d_rows")
+    report = graded(
+        file(solution.replace("    output = ", "    print('weight', weight.shape, '\\x1b[2J')\n    output = "))
+    )
+    assert report.printed == "weight (2, 1) \x1b[2J\n"
+    assert "  | weight (2, 1) ?[2J" in format_report(report)
+    endless = "def linear(*a):\n    print('a lot ' * 100000)\n"
+    assert len(graded(file(endless)).printed) == 2000
+
+
+def test_a_solution_may_import_its_neighbour_and_leaves_no_trace(file, tmp_path) -> None:
+    file("from numpy import *\n", "helper.py")
+    file("raise RuntimeError\n", "random.py")  # must not hide the standard library's
+    path = file("import random\nimport helper\n" + (SOLUTIONS / "linear.py").read_text("utf-8"))
+    assert grade_file(path).passed
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["helper.py", "linear.py", "random.py"]
+
+
+def test_a_solution_that_ends_python_is_told_so(file) -> None:
+    report = grade_file(file("import os\ndef linear(*a):\n    os._exit(7)\n"))
+    assert not report.passed
+    assert "Python ended, with status 7, before" in report.message
+    assert "It was busy with linear with x (1, 1, 1), weight (1, 1), bias (1,)" in report.message
+
+
+# --- which exercise it is ---------------------------------------------------------------------------------------------
+
+
+def test_the_marker_says_which_exercise_it_is_or_else_the_name(file) -> None:
+    assert find_exercise(file("", "softmax.py")) == "softmax"
+    assert find_exercise(file("\n# minidat exercise: linear\n", "softmax.py")) == "linear"
+    assert find_exercise(file("# minidat exercise: linear", "ada (1).py")) == "linear"
+    with pytest.raises(ExerciseError, match=r"no exercise has its name; expected a line `# minidat exercise: NAME`"):
+        find_exercise(file("", "homework.py"))
+    with pytest.raises(ExerciseError, match=r"its marker names the exercise 'liner'; expected .* patches, linear"):
+        find_exercise(file("# minidat exercise: liner", "linear.py"))
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_grade_passes(capsys) -> None:
+    assert main(["grade", str(SOLUTIONS / "linear.py"), "--seed", "5"]) == 0
+    output = capsys.readouterr()
+    assert output.out.endswith("linear.py: linear (chapter 02-linear): passed, all 6 checks\n")
+    assert output.err == ""
+
+
+def test_grade_several_files_as_text_and_json(capsys, file) -> None:
+    """Whatever a solution prints, in whatever way, does not reach the output."""
+    noise = (
+        "import os, sys\nprint('{')\nos.write(1, b'noise')\nsys.__stdout__.write('noise')\nsys.__stderr__.write('no')\n"
+    )
+    wrong = file(noise + (SOLUTIONS / "softmax.py").read_text("utf-8").replace("d_x = p *", "d_x = -p *"), "softmax.py")
+    files = [str(SOLUTIONS / "adamw.py"), str(wrong)]
+    assert main(["grade", *files]) == 1
+    text = capsys.readouterr().out
+    assert "noise" not in text
+    assert "softmax (chapter 04-attention): FAILED, 2 of 4 checks passed\n  ok    output\n  FAIL  d_x\n" in text
+    assert text.endswith("\n1 of 2 files passed\n")
+
+    assert main(["grade", *files, "--json"]) == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["passed"]
+    assert first["message"] == ""
+    assert (second["file"], second["exercise"], second["chapter"]) == (str(wrong), "softmax", "04-attention")
+    assert (second["passed"], second["checks_passed"], second["checks_total"]) == (False, 2, 4)
+    assert second["checks"]["d_x"] is False
+    assert "d_x has the wrong sign" in second["message"]
+
+
+def test_an_endless_loop_is_stopped_and_its_line_is_told(capsys, file) -> None:
+    path = file("def linear(x, weight, bias):\n    while x.size:\n        pass\n")
+    assert main(["grade", str(path), "--limit", "1", "--json"]) == 1
+    (report,) = json.loads(capsys.readouterr().out)
+    assert not report["passed"]
+    assert (report["checks_passed"], report["checks_total"]) == (0, 6)
+    assert "stopped after 1 seconds: is there a loop that never ends?" in report["message"]
+    assert "It was busy with linear with x (1, 1, 1)" in report["message"]
+    assert re.search(r"It had come to line (2:\n    while x.size:|3:\n    pass)$", report["message"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.py"], "nowhere.py: No such file or directory; expected a file such as exercises/linear.py"),
+        (["homework.py"], "homework.py: no exercise has its name; expected a line `# minidat exercise: NAME` with one"),
+        (["linear.py", "homework.py"], "homework.py: no exercise has its name"),
+        (["linear.py", "--seed", "-1"], "seed: found -1, expected a number of at least 0"),
+        (["linear.py", "--limit", "0"], "time limit: found 0.0, expected seconds above 0"),
+        (["linear.py", "--limit", "nan"], "time limit: found nan, expected seconds above 0"),
+        (["."], ".: Is a directory; expected a file"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(arguments, message, capsys, file, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file("", "linear.py"), file("", "homework.py")
+    assert main(["grade", *arguments]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(f"minidat: error: {message}")
+    assert output.err.count("\n") == 1
+
+
+def test_grading_starts_without_scipy_and_torch() -> None:
+    code = (
+        "import sys; from minidat.grading import grade_file, find_exercise; find_exercise(sys.argv[1]); "
+        "sys.exit(any(m in sys.modules for m in ('scipy', 'torch', 'hypothesis')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(STUBS / "linear.py")]).returncode == 0

@@ -17,6 +17,9 @@ from .exercise import Function
 
 DERIVATIVE, UNCHANGED = "finite differences", "arguments unchanged"
 STEP = 1e-5  # of finite differences
+KEEPDIMS = (
+    "(A sum or a mean loses its axis, unless it has keepdims=True: is there one that is subtracted from an array?)"
+)
 VISIBLE = 1e-2  # a counter-example's numbers should differ by this, so that one sees it
 
 
@@ -133,16 +136,10 @@ class Checker:
 
     def _explain_problem(self, name: str, run: Run, runs: list[Run]) -> str:
         assert run.attempt.problem is not None
-        # what is wrong where it does not stop, such as where two sizes are the same, tells why it does elsewhere
-        suspects = [q for q in self.function.quantities if any(q in r.attempt.values and not r.right(q) for r in runs)]
-        suspect = suspects[0] if suspects else name
-        return "\n\n".join(
-            [
-                run.attempt.problem.text,
-                f"The smallest case in which this happens:\n\n{inputs(run.case)}",
-                *self._observations(suspect, runs),
-            ]
-        )
+        text = run.attempt.problem.text
+        advice = [KEEPDIMS] if "could not be broadcast" in text else []
+        case = f"The smallest case in which this happens:\n\n{inputs(run.case)}"
+        return "\n\n".join([text, case, *advice, *self._observations(name, runs)])
 
     def _explain_difference(self, name: str, run: Run, runs: list[Run], checks: Mapping[str, bool]) -> str:
         is_gradient = name not in self.function.outputs
@@ -157,7 +154,8 @@ class Checker:
                 f"{title} has the shape {_named_shape(got, found)}, expected {_named_shape(expected, wanted)}. "
                 f"The smallest case in which it is wrong:\n\n{inputs(run.case, cotangent=is_gradient)}"
             )
-            return "\n\n".join([text, *self._observations(name, runs)])
+            advice = [KEEPDIMS] if got.ndim == expected.ndim and got.size > expected.size else []
+            return "\n\n".join([text, *advice, *self._observations(name, runs)])
         run = self._simplest(name, run)
         got, expected = run.attempt.values[name], run.expected[name]
         case, results = inputs(run.case, cotangent=is_gradient), {f"expected {name}": expected, f"got {name}": got}
@@ -204,18 +202,23 @@ class Checker:
 
     def _observations(self, name: str, runs: list[Run]) -> list[str]:
         """What happened, it seems; else in which cases or places."""
-        evidence = [
-            Evidence(run.case, run.attempt.values[name], run.expected[name], run.expected)
-            for run in runs
-            if name in run.attempt.values
-        ]
-        diagnosis = diagnose(self.function, name, evidence)
-        if diagnosis is not None:
-            return [f"It seems that {diagnosis}."]
+        evidence = {
+            quantity: [
+                Evidence(run.case, run.attempt.values[quantity], run.expected[quantity], run.expected)
+                for run in runs
+                if quantity in run.attempt.values
+            ]
+            for quantity in self.function.quantities
+        }
+        for quantity in (name, *self.function.quantities):  # a mistake in another one may be the cause
+            diagnosis = diagnose(self.function, quantity, evidence[quantity])
+            if diagnosis is not None:
+                also = "" if quantity == name else f"There is a mistake in {quantity}. "
+                return [f"{also}It seems that {diagnosis}."]
         patterns = [
-            order_pattern(evidence),
+            order_pattern(evidence[name]),
             size_pattern([(run.case.sizes, run.right(name)) for run in runs]),
-            place_pattern(evidence),
+            place_pattern(evidence[name]),
         ]
         return [text for text in patterns if text is not None]
 

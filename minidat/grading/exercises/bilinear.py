@@ -50,13 +50,13 @@ def read(x: np.ndarray, y: np.ndarray, column: np.ndarray, *, clamp: bool = Fals
     return values if clamp else values * inside[:, None]
 
 
-def four_pixels(x: np.ndarray, positions: np.ndarray, *, swap_weights: bool = False, clamp: bool = False) -> np.ndarray:
-    """Bilinear sampling once more, with two ways to go wrong."""
-    low = np.floor(pixels(x, positions))
-    fraction = pixels(x, positions) - low
+def four_pixels(x: np.ndarray, p: np.ndarray, *, swap_weights: bool = False, clamp: bool = False) -> np.ndarray:
+    """Bilinear sampling once more, at pixel coordinates p (N, 2), with two ways to go wrong."""
+    low = np.floor(p)
+    fraction = p - low
     if swap_weights:
         fraction = 1 - fraction
-    output = np.zeros((len(positions), x.shape[2]))
+    output = np.zeros((len(p), x.shape[2]))
     for dy, weight_y in ((0, 1 - fraction[:, 0]), (1, fraction[:, 0])):
         for dx, weight_x in ((0, 1 - fraction[:, 1]), (1, fraction[:, 1])):
             output += (weight_y * weight_x)[:, None] * read(x, low[:, 0] + dy, low[:, 1] + dx, clamp=clamp)
@@ -69,13 +69,6 @@ def nearest(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 def lower(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return read(x, *np.floor(pixels(x, positions)).T)
-
-
-def scaled_by_size(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """As if p = (position + 1) / 2 * n."""
-    height, width, _ = x.shape
-    spans = np.array([height, width])
-    return forward(x, (positions + 1) * spans / np.maximum(spans - 1, 1) - 1)
 
 
 EXERCISE = Exercise(
@@ -100,7 +93,7 @@ EXERCISE = Exercise(
                 ),
                 Mistake(
                     "output", "positions are scaled by n: from the first to the last pixel there are n - 1 steps",
-                    scaled_by_size,
+                    lambda x, positions: four_pixels(x, (positions + 1) / 2 * x.shape[:2]),
                 ),
                 Mistake(
                     "output", "only the nearest pixel is read: all four around the point have a weight",
@@ -112,16 +105,16 @@ EXERCISE = Exercise(
                 ),
                 Mistake(
                     "output", "points outside read the pixel at the border: outside the map there are zeros",
-                    lambda x, positions: four_pixels(x, positions, clamp=True),
+                    lambda x, positions: four_pixels(x, pixels(x, positions), clamp=True),
                 ),
                 Mistake(
                     "output", "the weights are exchanged: the nearer a pixel, the larger its weight, so that the lower "
                     "pixel has 1 - fraction",
-                    lambda x, positions: four_pixels(x, positions, swap_weights=True),
+                    lambda x, positions: four_pixels(x, pixels(x, positions), swap_weights=True),
                 ),
                 Mistake(
                     "output", "the weights are exchanged, and points outside read the pixel at the border",
-                    lambda x, positions: four_pixels(x, positions, swap_weights=True, clamp=True),
+                    lambda x, positions: four_pixels(x, pixels(x, positions), swap_weights=True, clamp=True),
                 ),
             ),
         ),

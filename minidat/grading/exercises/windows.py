@@ -100,7 +100,7 @@ EXERCISE = Exercise(
                         flipped_tokens(windows, window), window=window, height=height, width=width),
                 ),
                 Mistake(
-                    "x", "the numbers of rows and columns of windows are swapped in the first reshape: H / w comes first",
+                    "x", "H / w and W / w are swapped in the first reshape: H / w, the rows of windows, comes first",
                     lambda windows, window, height, width, channels: windows.reshape(
                         -1, width // window, height // window, window, window, channels)
                     .swapaxes(2, 3).reshape(-1, height, width, channels),
