@@ -3,15 +3,11 @@
     python examples/train_cifar10.py DATA OUTPUT [--resume]
 
 DATA: `cifar-10-python.tar.gz` as published, or a folder or .zip of pictures, train/<class>/<picture>. Only its training
-images are read; VALIDATION of them are kept for validation. OUTPUT: a folder for two runs, `first` and `second`, each
-with its weights, log, learning curve and checkpoints: the second one goes on from the first one's weights, with images
-that are hardly changed, for what strong augmentation kept the first one from learning.
-Interrupt it as you like, with Ctrl-C or worse, and go on with --resume: the result is the same.
+images are read; VALIDATION of them are kept for validation. OUTPUT: a folder for weights, log, learning curve and
+checkpoints. Interrupt it as you like, with Ctrl-C or worse, and go on with --resume: the result is the same.
 """
 
 import argparse
-import dataclasses
-import os
 import sys
 
 from minidat import MinidatError, ModelConfig
@@ -42,7 +38,7 @@ MODEL = ModelConfig(
         StageConfig(256, 8, ("deformable",), deformable=DeformableConfig(4, kernel=3)),
     ),
 )
-FIRST = Recipe(
+RECIPE = Recipe(
     epochs=24,
     batch=128,
     learning_rate=1.5e-3,
@@ -50,14 +46,6 @@ FIRST = Recipe(
     clip_norm=2.0,
     augmentation=Augmentation(operations=1, magnitude=5.0, mixup_alpha=None, cutmix_alpha=None),
     workers=2,
-)
-SECOND = dataclasses.replace(
-    FIRST,
-    epochs=3,
-    learning_rate=4e-4,
-    warmup_epochs=0.25,
-    augmentation=Augmentation(operations=0, erasing=0.0, mixup_alpha=None, cutmix_alpha=None),
-    seed=1,
 )
 
 
@@ -72,20 +60,8 @@ def main() -> int:
         images, labels = dataset.load_all()
         kept, held_out = split_validation(labels, count=VALIDATION)
         training, validation = (ArrayDataset(images[part], labels[part], dataset.classes) for part in (kept, held_out))
-        weights = {}
-        for name, recipe in (("first", FIRST), ("second", SECOND)):
-            with show_progress() as progress:
-                model = train(
-                    MODEL,
-                    training,
-                    validation,
-                    recipe,
-                    os.path.join(arguments.output, name),
-                    initial=weights,
-                    resume=arguments.resume,
-                    progress=progress,
-                )
-            weights = model.state_dict()
+        with show_progress() as progress:
+            train(MODEL, training, validation, RECIPE, arguments.output, resume=arguments.resume, progress=progress)
     except MinidatError as error:
         print(f"train_cifar10: error: {error}", file=sys.stderr)
         return 2

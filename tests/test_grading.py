@@ -579,7 +579,7 @@ def test_a_shape_is_told_with_the_names_of_its_axes(file) -> None:
         ("def linear(*a):\n    return [[1, 2], [3]], lambda d: (1, 2, 3)\n", "linear returned a list for output"),
         (
             "def linear(x, weight, bias):\n    x /= 0\n    return x @ weight.T + bias, lambda d: (d, d, d)",
-            "output is wrong",
+            "The output is wrong",
         ),
     ],
 )

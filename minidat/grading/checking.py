@@ -143,7 +143,8 @@ class Checker:
 
     def _explain_difference(self, name: str, run: Run, runs: list[Run], checks: Mapping[str, bool]) -> str:
         is_gradient = name not in self.function.outputs
-        title = f"{name}, the gradient of {name[2:]}," if is_gradient else name
+        title = f"{name}, the gradient of {name[2:]}," if is_gradient else f"The output `{name}`"
+        title = title.replace("output `output`", "output")
         got, expected = run.attempt.values[name], run.expected[name]
         if got.shape != expected.shape:
             found, wanted = (

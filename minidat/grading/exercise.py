@@ -73,6 +73,10 @@ class Numbers:
             return self.rng.choice([-2.0, -1.0, 1.0, 2.0, 3.0], size=shape)
         return self.rng.standard_normal(shape)
 
+    def counted(self, *shape: int) -> np.ndarray:
+        """0, 1, 2, ..., so that one sees where each number went; or standard normal numbers."""
+        return np.arange(float(np.prod(shape))).reshape(shape) if self.simple else self.normal(*shape)
+
     def positive(self, *shape: int) -> np.ndarray:
         """As `normal`, without the signs."""
         return np.abs(self.normal(*shape))

@@ -31,6 +31,7 @@ from .exercises import NAMES
 
 MARKER = re.compile(r"^# minidat exercise: *(\S*) *$", re.MULTILINE)
 FOREIGN = ("minidat", "torch", "jax", "tensorflow", "autograd")  # what a solution may not lean on
+TEXT_WIDTH = 100  # characters of a line of an explanation
 START_LIMIT = 60.0  # seconds that Python may take to start and to end, on top of the time limit
 
 
@@ -241,7 +242,11 @@ def format_report(report: Report) -> str:
     lines = [f"{title}: FAILED, {sum(report.checks.values())} of {len(report.checks)} checks passed"]
     if any(report.checks.values()):
         lines += [f"  {'ok  ' if passed else 'FAIL'}  {name}" for name, passed in report.checks.items()]
-    lines += ["", _printable_lines(report.message)]
+    prose = [
+        textwrap.fill(line, TEXT_WIDTH) if not line.startswith(" ") else line
+        for line in _printable_lines(report.message).split("\n")
+    ]
+    lines += ["", *prose]
     if report.printed:
         printed = textwrap.indent(_printable_lines(report.printed), "  | ")
         lines += ["", "What your code printed in that case:", "", printed]

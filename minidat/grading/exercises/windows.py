@@ -17,14 +17,14 @@ SIZES = {
 def partition_case(
     numbers: Numbers, *, batch: int, window_rows: int, window_columns: int, window: int, channels: int
 ) -> dict[str, Any]:
-    return {"x": numbers.normal(batch, window_rows * window, window_columns * window, channels), "window": window}
+    return {"x": numbers.counted(batch, window_rows * window, window_columns * window, channels), "window": window}
 
 
 def reverse_case(
     numbers: Numbers, *, batch: int, window_rows: int, window_columns: int, window: int, channels: int
 ) -> dict[str, Any]:
     return {
-        "windows": numbers.normal(batch * window_rows * window_columns, window * window, channels),
+        "windows": numbers.counted(batch * window_rows * window_columns, window * window, channels),
         "window": window,
         "height": window_rows * window,
         "width": window_columns * window,
@@ -61,6 +61,7 @@ EXERCISE = Exercise(
             case=partition_case,
             reference=partition,
             outputs=("windows",),
+            fixed=frozenset({"x"}),
             mistakes=(
                 Mistake(
                     "windows", "the map is cut in memory order: the rows of a window must first come together (swap "
@@ -88,6 +89,7 @@ EXERCISE = Exercise(
             case=reverse_case,
             reference=reverse,
             outputs=("x",),
+            fixed=frozenset({"windows"}),
             mistakes=(
                 Mistake(
                     "x", "the windows are joined in memory order: the axes must be swapped back before the last "
