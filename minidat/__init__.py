@@ -1,6 +1,6 @@
 """minidat: the Deformable Attention Transformer in readable NumPy.
 
-    model = minidat.load_model("weights/dat_micro_cifar10.npz")
+    model = minidat.load_model("weights/dat_mini_cifar10.npz")
     for prediction in minidat.classify(model, minidat.load_image("cat.jpg")):
         print(prediction.label, prediction.probability)
 

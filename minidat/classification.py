@@ -15,7 +15,7 @@ from .errors import CheckpointError, ConfigError, MinidatError
 if TYPE_CHECKING:
     from .models import DAT
 
-DEFAULT_WEIGHTS = "dat_micro_cifar10.npz"
+DEFAULT_WEIGHTS = "dat_mini_cifar10.npz"
 EIGHTHS = " ▏▎▍▌▋▊▉█"  # bars are drawn to an eighth of a character
 
 

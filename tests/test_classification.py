@@ -183,12 +183,12 @@ def package(tmp_path, monkeypatch):
 def test_default_weights_of_an_installed_package_and_of_a_checkout(package):
     for folder in (package.parent / "weights", package / "weights"):
         folder.mkdir()
-        (folder / "dat_micro_cifar10.npz").write_bytes(b"")
-        assert default_weights() == folder / "dat_micro_cifar10.npz"
+        (folder / "dat_mini_cifar10.npz").write_bytes(b"")
+        assert default_weights() == folder / "dat_mini_cifar10.npz"
 
 
 def test_default_weights_may_be_absent(package):
-    with pytest.raises(MinidatError, match=r"dat_micro_cifar10\.npz: .*--weights"):
+    with pytest.raises(MinidatError, match=r"dat_mini_cifar10\.npz: .*--weights"):
         default_weights()
 
 

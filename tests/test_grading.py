@@ -638,7 +638,7 @@ def test_grade_passes(capsys) -> None:
     assert output.err == ""
 
 
-def test_grade_several_files_as_text_and_json(capsys, file) -> None:
+def test_grade_several_files_as_text_and_json(capfd, file) -> None:
     """Whatever a solution prints, in whatever way, does not reach the output."""
     noise = (
         "import os, sys\nprint('{')\nos.write(1, b'noise')\nsys.__stdout__.write('noise')\nsys.__stderr__.write('no')\n"
@@ -646,13 +646,13 @@ def test_grade_several_files_as_text_and_json(capsys, file) -> None:
     wrong = file(noise + (SOLUTIONS / "softmax.py").read_text("utf-8").replace("d_x = p *", "d_x = -p *"), "softmax.py")
     files = [str(SOLUTIONS / "adamw.py"), str(wrong)]
     assert main(["grade", *files]) == 1
-    text = capsys.readouterr().out
+    text = capfd.readouterr().out
     assert "noise" not in text
     assert "softmax (chapter 04-attention): FAILED, 2 of 4 checks passed\n  ok    output\n  FAIL  d_x\n" in text
     assert text.endswith("\n1 of 2 files passed\n")
 
     assert main(["grade", *files, "--json"]) == 1
-    first, second = json.loads(capsys.readouterr().out)
+    first, second = json.loads(capfd.readouterr().out)
     assert first["passed"]
     assert first["message"] == ""
     assert (second["file"], second["exercise"], second["chapter"]) == (str(wrong), "softmax", "04-attention")

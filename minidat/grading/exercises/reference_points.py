@@ -106,8 +106,8 @@ EXERCISE = Exercise(
                     lambda offsets, range_factor: of(offsets) + offsets * range_factor / size(offsets),
                 ),
                 Mistake(
-                    "positions", "the division by the number of points is missing: range_factor is in cells, a cell is "
-                    "1 / n",
+                    "positions", "the division by the number of points is missing: range_factor is in half "
+                    "cells, and half a cell is 1 / n",
                     lambda offsets, range_factor: of(offsets) + np.tanh(offsets) * range_factor,
                 ),
                 Mistake(
