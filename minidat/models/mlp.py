@@ -67,7 +67,7 @@ def mlp_inference(
         h = weight1[start:stop] @ tokens.T  # (units, N): with tokens as columns OpenBLAS is a tenth faster
         h += bias1[start:stop, None]
         h, _ = ops.gelu(h, inference=True)
-        shares[start] = (weight2[:, start:stop] @ h).T
+        shares[start] = np.ascontiguousarray((weight2[:, start:stop] @ h).T)
 
     def convolutional_share(start: int, stop: int) -> None:
         assert depthwise_weight is not None
@@ -81,8 +81,8 @@ def mlp_inference(
 
     share = plain_share if depthwise_weight is None else convolutional_share
     parallel(share, len(weight1), grain=1 + MLP_GRAIN // tokens.size)
-    first, *others = (shares[start] for start in sorted(shares))
-    output = np.add(first, bias2, out=np.empty(tokens.shape, x.dtype))
+    output, *others = (shares[start] for start in sorted(shares))
+    output += bias2
     for other in others:
         output += other
     return output.reshape(x.shape), None
