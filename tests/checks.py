@@ -117,8 +117,9 @@ def tiny_chunks(floats: int = 8) -> Iterator[None]:
     """Operators work on `floats` numbers at a time, in two threads: small arrays get the seams that large ones have."""
     with ExitStack() as stack:
         for name, module in list(sys.modules.items()):
-            if name.startswith("minidat.ops.") and hasattr(module, "CACHE_FLOATS"):
-                stack.enter_context(mock.patch.object(module, "CACHE_FLOATS", floats))
+            for constant in ("CACHE_FLOATS", "RUN_FLOATS"):
+                if name.startswith("minidat.ops.") and hasattr(module, constant):
+                    stack.enter_context(mock.patch.object(module, constant, floats))
         stack.enter_context(mock.patch.object(_threads, "thread_count", return_value=2))
         yield
 

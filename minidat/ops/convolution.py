@@ -12,6 +12,7 @@ from .linear import linear
 
 Pair = tuple[int, int]
 
+RUN_FLOATS = 4096  # of a row of a depthwise convolution's input that NumPy works on in one loop
 TAPS_FLOATS = 32768  # of a depthwise convolution's output at once, when its kernel's gradient is summed up
 TAPS_GRAIN = 2_000_000  # multiply-adds of a depthwise convolution that are worth waking a thread for
 
@@ -135,19 +136,28 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, strid
 
 def _correlate(x: np.ndarray, taps: np.ndarray, bias: np.ndarray | None, stride: Pair) -> np.ndarray:
     """output[y, x, c] = bias[c] + sum_ij taps[i, j, c] x[y s + i, x s + j, c]; x (B, H, W, C), taps (kh, kw, C)."""
-    patches = _windows(x, taps.shape[:2], stride)  # (B, H', W', kh, kw, C)
-    output = np.empty((*patches.shape[:3], x.shape[-1]), x.dtype)
-    rows = output.shape[1]
+    batch, height, width, channels = x.shape
+    output_width = (width - taps.shape[1]) // stride[1] + 1
+    # where nothing is strided, pixels side by side are one long row of numbers: as many at once as give a good length
+    room = max(1, RUN_FLOATS // channels) if stride[1] == 1 else 1
+    run = next(n for n in range(min(room, output_width), 0, -1) if output_width % n == 0)
+    rows = x.reshape(batch, height, width * channels)
+    runs = np.lib.stride_tricks.sliding_window_view(rows, run * channels, axis=2)[:, :, ::channels]
+    patches = _windows(runs, taps.shape[:2], (stride[0], stride[1] * run))  # (B, H', W' / run, kh, kw, run C)
+    tiled_taps = np.tile(taps, run)
+    output = np.empty((*patches.shape[:3], run * channels), x.dtype)
+    output_height = output.shape[1]
 
     def work(start: int, stop: int) -> None:  # of all rows of all images
-        for image in range(start // rows, -(-stop // rows)):
-            part = slice(max(start - image * rows, 0), min(stop - image * rows, rows))
-            np.einsum("hwijc,ijc->hwc", patches[image, part], taps, out=output[image, part])
+        for image in range(start // output_height, -(-stop // output_height)):
+            first = image * output_height
+            part = slice(max(start - first, 0), min(stop - first, output_height))
+            np.einsum("hwijn,ijn->hwn", patches[image, part], tiled_taps, out=output[image, part])
             if bias is not None:
-                output[image, part] += bias
+                output[image, part].reshape(-1, channels)[...] += bias
 
-    parallel(work, len(output) * rows, grain=max(1, TAPS_GRAIN // max(1, output[0, 0].size * taps[..., 0].size)))
-    return output
+    parallel(work, batch * output_height, grain=max(1, TAPS_GRAIN // max(1, output[0, 0].size * taps[..., 0].size)))
+    return output.reshape(batch, output_height, output_width, channels)
 
 
 def _products_of_taps(x: np.ndarray, d_output: np.ndarray, kernel: Pair, stride: Pair) -> np.ndarray:
