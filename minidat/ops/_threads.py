@@ -17,9 +17,9 @@ import numpy as np
 
 # Numbers worked on at once. Fewer would stay in a faster cache, but threads meet at Python's interpreter lock after
 # every call of NumPy, and each meeting costs as much as a pass over ten thousand numbers.
-CACHE_FLOATS = 131072
+CACHE_FLOATS = 262144
 PRODUCT_FLOATS = 131072  # of a product's result at once: one array of this length does
-PRODUCT_GRAIN = 8_000_000  # multiply-adds that are worth waking a thread for
+PRODUCT_GRAIN = 4_000_000  # multiply-adds that are worth waking a thread for
 
 
 @cache
