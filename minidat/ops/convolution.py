@@ -119,7 +119,7 @@ def _grouped(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride:
 def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:
     """Each channel with its own kernel, without padding: a weighted sum of shifted views, no matrix product."""
     kernel = weight.shape[2], weight.shape[3]
-    taps = np.ascontiguousarray(np.moveaxis(weight[:, 0], 0, 2))  # (kh, kw, C)
+    taps = np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))  # (kh, kw, C)
     output = _correlate(x, taps, bias, stride)
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,14 +136,12 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, strid
 
 def _correlate(x: np.ndarray, taps: np.ndarray, bias: np.ndarray | None, stride: Pair) -> np.ndarray:
     """output[y, x, c] = bias[c] + sum_ij taps[i, j, c] x[y s + i, x s + j, c]; x (B, H, W, C), taps (kh, kw, C)."""
-    batch, height, width, channels = x.shape
+    batch, _, width, channels = x.shape
     output_width = (width - taps.shape[1]) // stride[1] + 1
     # where nothing is strided, pixels side by side are one long row of numbers: as many at once as give a good length
     room = max(1, RUN_FLOATS // channels) if stride[1] == 1 else 1
     run = next(n for n in range(min(room, output_width), 0, -1) if output_width % n == 0)
-    rows = x.reshape(batch, height, width * channels)
-    runs = np.lib.stride_tricks.sliding_window_view(rows, run * channels, axis=2)[:, :, ::channels]
-    patches = _windows(runs, taps.shape[:2], (stride[0], stride[1] * run))  # (B, H', W' / run, kh, kw, run C)
+    patches = _windows(np.ascontiguousarray(x), taps.shape[:2], stride, run)  # (B, H', W' / run, kh, kw, run C)
     tiled_taps = np.tile(taps, run)
     output = np.empty((*patches.shape[:3], run * channels), x.dtype)
     output_height = output.shape[1]
@@ -178,10 +176,20 @@ def _products_of_taps(x: np.ndarray, d_output: np.ndarray, kernel: Pair, stride:
     return d_taps.sum(axis=0)
 
 
-def _windows(x: np.ndarray, kernel: tuple[int, ...], stride: Pair) -> np.ndarray:
-    """A view (B, H', W', kh, kw, C) of x (B, H, W, C): the patch that each output pixel sees."""
-    view = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(1, 2))  # (B, H', W', C, kh, kw)
-    return view[:, :: stride[0], :: stride[1]].transpose(0, 1, 2, 4, 5, 3)
+def _windows(x: np.ndarray, kernel: Pair, stride: Pair, run: int = 1) -> np.ndarray:
+    """A view (B, H', W' / run, kh, kw, run C) of x (B, H, W, C): what each run of `run` output pixels sees.
+
+    For each tap of the kernel that is as many pixels side by side; a run of several needs contiguous x and no stride.
+    """
+    batch, height, width, channels = x.shape
+    size = [(n - k) // s + 1 for n, k, s in zip((height, width), kernel, stride, strict=True)]
+    per_image, per_row, per_pixel, per_number = x.strides
+    return np.lib.stride_tricks.as_strided(
+        x,
+        (batch, size[0], size[1] // run, *kernel, run * channels),
+        (per_image, stride[0] * per_row, stride[1] * run * per_pixel, per_row, per_pixel, per_number),
+        writeable=False,
+    )
 
 
 def _tap(x: np.ndarray, i: int, j: int, size: Pair, stride: Pair) -> np.ndarray:
