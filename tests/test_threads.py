@@ -87,6 +87,16 @@ def test_product_is_the_matrix_product(m, k, n, with_bias, seed):
         np.testing.assert_allclose(_threads.product(a, b, bias), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 3), (7, 2, 4), (2, 3, 300), (0, 4, 2), (1, 1, 1)])
+def test_contiguous_is_an_ordered_copy(threads, shape, monkeypatch):
+    monkeypatch.setattr(_threads, "COPY_GRAIN", 4)
+    view = np.arange(np.prod(shape)).reshape(shape[::-1]).T
+    copy = _threads.contiguous(view)
+    assert copy.flags.c_contiguous
+    assert not np.shares_memory(copy, view)
+    np.testing.assert_array_equal(copy, view)
+
+
 def test_thread_count_follows_the_environment(monkeypatch):
     for setting, expected in (("3", 3), ("0", None), ("many", None)):
         monkeypatch.setenv("MINIDAT_NUM_THREADS", setting)

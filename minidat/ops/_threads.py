@@ -20,6 +20,7 @@ import numpy as np
 CACHE_FLOATS = 262144
 PRODUCT_FLOATS = 131072  # of a product's result at once: one array of this length does
 PRODUCT_GRAIN = 4_000_000  # multiply-adds that are worth waking a thread for
+COPY_GRAIN = 65536  # scattered numbers to copy that are worth waking a thread for
 
 
 @cache
@@ -94,6 +95,19 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
         in_parts(some_rows, m, step=step, grain=grain)
     else:
         in_parts(some_columns, n, step=n, grain=grain)
+    return output
+
+
+def contiguous(view: np.ndarray) -> np.ndarray:
+    """A copy of a view with its numbers in order, the longest axis shared among threads."""
+    output = np.empty(view.shape, view.dtype)
+    axis = int(np.argmax(view.shape))
+
+    def copy(start: int, stop: int) -> None:
+        part = (slice(None),) * axis + (slice(start, stop),)
+        output[part] = view[part]
+
+    parallel(copy, view.shape[axis], grain=1 + COPY_GRAIN * view.shape[axis] // max(1, view.size))
     return output
 
 

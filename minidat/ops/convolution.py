@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._shapes import check, pair
-from ._threads import parallel, product
+from ._threads import contiguous, parallel, product
 from .linear import linear
 
 Pair = tuple[int, int]
@@ -82,8 +82,8 @@ def _dense(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: P
     outputs, channels, kh, kw = weight.shape
     patches = _windows(x, (kh, kw), stride)  # (B, H', W', kh, kw, C), a view
     batch, height, width = patches.shape[:3]
-    rows = patches.reshape(batch * height * width, kh * kw * channels)
-    matrix = weight.transpose(0, 2, 3, 1).reshape(outputs, kh * kw * channels)
+    rows = contiguous(patches).reshape(batch * height * width, kh * kw * channels)
+    matrix = contiguous(weight.transpose(0, 2, 3, 1)).reshape(outputs, kh * kw * channels)
     output = product(rows, matrix.T, bias).reshape(batch, height, width, outputs)
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from ._shapes import check
 from ._threads import chunked
 
-FORWARD_GRAIN = 262144  # numbers to normalise that are worth waking a thread for
+FORWARD_GRAIN = 131072  # numbers to normalise that are worth waking a thread for
 
 
 def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: float = 1e-5) -> tuple[np.ndarray, Any]:
