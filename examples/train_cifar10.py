@@ -7,10 +7,11 @@ images are read; VALIDATION of them are kept for validation. OUTPUT: a folder fo
 checkpoints. Interrupt it as you like, with Ctrl-C or worse, and go on with --resume: the result is the same.
 """
 
-import argparse
 import sys
+from argparse import RawDescriptionHelpFormatter
 
 from minidat import MinidatError, ModelConfig
+from minidat.cli import Parser
 from minidat.data.augmentation import Augmentation
 from minidat.data.datasets import ArrayDataset, open_dataset, split_validation
 from minidat.models.config import DeformableConfig, StageConfig
@@ -50,7 +51,7 @@ RECIPE = Recipe(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("data", metavar="DATA")
     parser.add_argument("output", metavar="OUTPUT")
     parser.add_argument("--resume", action="store_true")

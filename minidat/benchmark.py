@@ -19,11 +19,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import ConfigError, MinidatError
+
+if TYPE_CHECKING:
+    from .models import DAT
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAUSE = 0.05  # seconds between turns: the other library's threads have stopped spinning by then
@@ -97,13 +100,11 @@ def _child(what: str, task: dict[str, Any], threads: int | None) -> Any:
 # --- in the child process ---------------------------------------------------------------------------------------------
 
 
-def _our_step(task: dict[str, Any], profile: dict[str, float] | None = None) -> Callable[[], None]:
+def _our_step(model: DAT, task: dict[str, Any], profile: dict[str, float] | None = None) -> Callable[[], None]:
     """One inference pass, or one training step, of our model as a function to call."""
     from . import ops
-    from .models import create_model
     from .nn import Context
 
-    model = create_model(task["model"])
     images, targets = _inputs(task, model.config)
 
     def infer() -> None:
@@ -160,10 +161,11 @@ def _has_pytorch() -> bool:
 
 def _time(task: dict[str, Any]) -> dict[str, Any]:
     """Our step and PyTorch's in turn, until there are enough runs; then the profile and the floor."""
+    from .models import create_model
     from .ops._threads import thread_count
 
-    profile: dict[str, float] = {}
-    steps = {"minidat": _our_step(task)}
+    model = create_model(task["model"])
+    steps = {"minidat": _our_step(model, task)}
     if _has_pytorch():
         steps["PyTorch"] = _pytorch_step(task)
     for step in steps.values():
@@ -180,7 +182,8 @@ def _time(task: dict[str, Any]) -> dict[str, Any]:
         title: {"milliseconds": 1e3 * statistics.median(runs), "minimum_milliseconds": 1e3 * min(runs)}
         for title, runs in seconds.items()
     }
-    profiled_step = _our_step(task, profile)
+    profile: dict[str, float] = {}
+    profiled_step = _our_step(model, task, profile)
     profiled_step()
     profile.clear()
     profiled_step()
@@ -196,7 +199,7 @@ def _time(task: dict[str, Any]) -> dict[str, Any]:
         **ours,
         "pytorch": pytorch,
         "ratio": ours["milliseconds"] / pytorch["milliseconds"] if pytorch else None,
-        "floor_milliseconds": 1e3 * _floor(task),
+        "floor_milliseconds": 1e3 * _floor(model, task),
         "operators": operators,
     }
 
@@ -241,17 +244,23 @@ class _Products:
             *leading, queries, width = query.shape
             for _ in range(2):
                 self._add(int(np.prod(leading)), queries, width, key.shape[-2])
+        elif op == "sample_product_grid":
+            (heads, table_rows, table_columns), (batch, groups, keys, grid_rows), grid_columns = (
+                values[0].shape, values[1].shape, values[2].shape[-1],
+            )  # fmt: skip
+            self._add(batch * groups, heads // groups * table_rows, table_columns, keys * grid_columns)
+            self._add(batch * heads * keys, grid_rows, table_rows, grid_columns)
 
     def _add(self, count: int, m: int, k: int, n: int) -> None:
         self.shapes[count, m, k, n] += 1
 
 
-def _floor(task: dict[str, Any]) -> float:
-    """Seconds that the matrix products of linear layers, convolutions and attention take when nothing else is done.
+def _floor(model: DAT, task: dict[str, Any]) -> float:
+    """Seconds that the matrix products take when nothing else is done.
 
-    A training step has three products for each of the forward pass. Attention over neighborhoods is left out.
+    They are those of linear layers, convolutions, attention and relative position biases; attention over neighborhoods
+    is left out. A training step has three products for each of the forward pass.
     """
-    from .models import create_model
     from .nn import Context
 
     products = _Products()
@@ -261,7 +270,6 @@ def _floor(task: dict[str, Any]) -> float:
             products.note(op.__name__, [getattr(a, "value", a) for a in arguments], settings)
             return super().apply(op, *arguments, **settings)
 
-    model = create_model(task["model"])
     images, _ = _inputs(task, model.config)
     model.forward(images, NotingContext(gradients=task["train"], training=task["train"], rng=np.random.default_rng(0)))
     total = 0.0
@@ -274,10 +282,12 @@ def _floor(task: dict[str, Any]) -> float:
 
 
 def _main() -> None:
+    from .models import create_model
+
     what, task = sys.argv[1], json.loads(sys.argv[2])
     measure = {
         "time": lambda: _time(task),
-        "memory": lambda: _peak_memory(_our_step(task)),
+        "memory": lambda: _peak_memory(_our_step(create_model(task["model"]), task)),
         "pytorch memory": lambda: _peak_memory(_pytorch_step(task)),
     }[what]
     print(json.dumps(measure()))

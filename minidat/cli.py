@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from . import __version__
 from .errors import ConfigError, MinidatError, printable
@@ -17,8 +17,8 @@ from .errors import ConfigError, MinidatError, printable
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit status.
 
-    0: done; 1: a solution failed (`grade`); 2: bad input, told in one line on stderr, or a mistake in the command
-    line; 130: interrupted by the user.
+    0: done; 1: a solution failed (`grade`); 2: bad input or a mistake in the command line, told in one line on stderr
+    (after a mistake, as after --help, argparse ends the program itself); 130: interrupted by the user.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that the terminal cannot show must not stop the program
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -39,8 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in the command line in one line, as all errors are told: without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {printable(message)}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="minidat", description="The Deformable Attention Transformer in readable NumPy: image classification."
     )
     parser.add_argument("--version", action="version", version=f"minidat {__version__}")
@@ -58,6 +65,19 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add_command(commands)
     return parser
+
+
+def _weights(arguments: argparse.Namespace) -> str | os.PathLike[str]:
+    """The file that --weights names, or else the one that comes with minidat."""
+    from .classification import default_weights
+
+    return default_weights() if arguments.weights is None else arguments.weights
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=2))
 
 
 # --- classify ---------------------------------------------------------------------------------------------------------
@@ -80,17 +100,15 @@ def _add_classify(commands: Any) -> None:
 def _classify(arguments: argparse.Namespace) -> None:
     """Nothing is printed before every image is classified: the output is whole or absent."""
     from .checkpoints import load_model
-    from .classification import classify, default_weights, format_predictions
+    from .classification import classify, format_predictions
     from .data.image import load_image
 
-    model = load_model(default_weights() if arguments.weights is None else arguments.weights)
+    model = load_model(_weights(arguments))
     answers = [(path, classify(model, load_image(path), arguments.top)) for path in arguments.images]
     if arguments.json:
-        import json
         from dataclasses import asdict
 
-        result = [{"image": path, "predictions": [asdict(p) for p in predictions]} for path, predictions in answers]
-        print(json.dumps(result, indent=2))
+        _print_json([{"image": path, "predictions": [asdict(p) for p in answer]} for path, answer in answers])
         return
 
     import shutil
@@ -145,7 +163,6 @@ def _visualize(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from .checkpoints import load_model
-    from .classification import default_weights
     from .data.image import load_image
     from .evaluation import check_picture_path, save_picture
     from .visualization import visualize
@@ -155,7 +172,7 @@ def _visualize(arguments: argparse.Namespace) -> None:
     image = load_image(arguments.image)
     if os.path.exists(output) and os.path.samefile(arguments.image, output):
         raise MinidatError(f"{output}: this is the image itself; give another file to write with --output")
-    model = load_model(default_weights() if arguments.weights is None else arguments.weights)
+    model = load_model(_weights(arguments))
     query = None if arguments.query is None else tuple(arguments.query)
     save_picture(visualize(model, image, blocks=arguments.block, head=arguments.head, query=query), output)
     print(output)
@@ -268,13 +285,12 @@ def _add_evaluate(commands: Any) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from .checkpoints import load_model
-    from .classification import default_weights
     from .data.datasets import open_dataset
     from .evaluation import check_picture_path, draw_confusion_matrix, evaluate, format_evaluation, save_picture
 
     if arguments.confusion is not None:
         check_picture_path(arguments.confusion)  # before the work, not after it
-    weights = default_weights() if arguments.weights is None else arguments.weights
+    weights = _weights(arguments)
     model = load_model(weights)
     dataset = open_dataset(arguments.data, arguments.split, default_split="test")
     skipped: list[MinidatError] = []
@@ -286,9 +302,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.confusion is not None:
         save_picture(draw_confusion_matrix(*evaluation.occurring()), arguments.confusion)
     if arguments.json:
-        import json
-
-        print(json.dumps({"weights": str(weights), "data": dataset.name, **evaluation.to_dict()}, indent=2))
+        _print_json({"weights": str(weights), "data": dataset.name, **evaluation.to_dict()})
     else:
         print(f"{weights} on {dataset.name}")
         print(format_evaluation(evaluation))
@@ -427,9 +441,7 @@ def _info(arguments: argparse.Namespace) -> None:
 
     models = [describe_model(arguments.name)] if arguments.name else describe_all()
     if arguments.json:
-        import json
-
-        print(json.dumps(models, indent=2))
+        _print_json(models)
     else:
         print(format_model(models[0]) if arguments.name else format_models(models))
 
@@ -454,9 +466,7 @@ def _bench(arguments: argparse.Namespace) -> None:
 
     result = run_benchmark(arguments.model, batch=arguments.batch, train=arguments.train, threads=arguments.threads)
     if arguments.json:
-        import json
-
-        print(json.dumps(result, indent=2))
+        _print_json(result)
     else:
         print(format_benchmark(result))
 
@@ -497,9 +507,7 @@ def _grade(arguments: argparse.Namespace) -> int:
         reports.append(report)
     passed = sum(report.passed for report in reports)
     if arguments.json:
-        import json
-
-        print(json.dumps([report.to_dict() for report in reports], indent=2))
+        _print_json([report.to_dict() for report in reports])
     elif len(reports) > 1:
         print(f"\n{passed} of {len(reports)} files passed")
     return 0 if passed == len(reports) else 1

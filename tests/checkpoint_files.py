@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 import types
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 
 from minidat.checkpoints import to_authors_state_dict
+from minidat.errors import MinidatError
 from minidat.models import DAT, DeformableConfig, ModelConfig, StageConfig, create_model
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -118,3 +121,18 @@ def save_with_config(path: Path, settings: dict[str, Any], model: DAT | None = N
 
     with foreign_module("yacs.config", CfgNode=CfgNode):
         return save_authors_file(path, model, config=CfgNode(settings), max_accuracy=50.0, epoch=4)
+
+
+def peak_of(action: Callable[[], object]) -> int:
+    """Bytes of Python's and NumPy's memory that `action()` takes at most. It may raise a MinidatError."""
+    message = ""
+    tracemalloc.start()
+    try:
+        action()
+    except MinidatError as error:
+        message = str(error)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert "\n" not in message
+    return peak

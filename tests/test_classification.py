@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from minidat.checkpoints import published
 from minidat.classification import Prediction, classify, default_weights, format_predictions
 from minidat.data import preprocess
 from minidat.errors import CheckpointError, ConfigError, MinidatError, ShapeError
-from minidat.models.config import DeformableConfig, ModelConfig, StageConfig, get_config
+from minidat.models.config import get_config
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -278,13 +279,24 @@ def test_top_must_be_positive(model, photographs, capsys):
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["classify"], ["paint"], ["classify", "a.jpg", "--top", "many"], ["convert", "a"]]
+    ("argv", "program", "mistake"),
+    [
+        ([], "minidat", "the following arguments are required: COMMAND"),
+        (["classify"], "minidat classify", "the following arguments are required: IMAGE"),
+        (["paint"], "minidat", r"argument COMMAND: invalid choice: 'paint' \(choose from .*classify.*\)"),
+        (["classify", "a.jpg", "--top", "many"], "minidat classify", "argument --top: invalid int value: 'many'"),
+        (["convert", "a"], "minidat convert", "the following arguments are required: DST"),
+        (["train", "--resume"], "minidat train", "the following arguments are required: --data, --output"),
+        (["info", "--no\nsuch"], "minidat", r"unrecognized arguments: --no\?such"),
+    ],
 )
-def test_mistakes_in_the_command_line(argv, capsys):
+def test_mistakes_in_the_command_line(argv, program, mistake, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(argv)
     assert caught.value.code == 2
-    assert "usage: minidat" in capsys.readouterr().err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert re.fullmatch(f"{program}: error: {mistake}; see {program} --help\n", output.err)
 
 
 def test_version(capsys):
@@ -327,19 +339,6 @@ def run(*command, **options):
     return subprocess.run(
         [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, **options
     )
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A weights file of a real model, random and small, of three classes."""
-    stages = tuple(
-        StageConfig(8 * 2**i, 2, ("window", "deformable"), window=2, deformable=DeformableConfig(2, 3))
-        for i in range(4)
-    )
-    config = ModelConfig("tiny", (32, 32), 3, stages, resize_size=36)
-    path = tmp_path_factory.mktemp("weights") / "tiny.npz"
-    minidat.save_npz(path, minidat.create_model(config).state_dict(), config, ["ant", "bee", "cow"])
-    return path
 
 
 @pytest.mark.parametrize("program", [["-m", "minidat", "classify"], [REPOSITORY / "examples" / "classify.py"]])

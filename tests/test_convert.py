@@ -511,7 +511,7 @@ def test_no_model_at_all(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_model(tmp_path / "x.pth")
     assert str(caught.value) == (
-        f"{tmp_path / 'x.pth'}: the entry epoch of the weights is an int, expected a tensor: "
+        f"{tmp_path / 'x.pth'}: the entry 'epoch' of the weights is an int, expected a tensor: "
         "not a model's checkpoint, or not a safe one"
     )
     torch.save([1], tmp_path / "x.pth")

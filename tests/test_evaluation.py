@@ -16,7 +16,7 @@ from minidat.data import ArrayDataset, preprocess
 from minidat.data.datasets import Dataset
 from minidat.errors import CheckpointError, ConfigError, DatasetError, ImageError, MinidatError, ShapeError
 from minidat.evaluation import draw_confusion_matrix, evaluate, format_evaluation, save_picture
-from minidat.models import DeformableConfig, ModelConfig, StageConfig, get_config
+from minidat.models import get_config
 
 PETS = ["cat", "dog", "eel", "fox", "gnu", "hen", "owl"]
 
@@ -385,19 +385,6 @@ def test_where_no_picture_can_be(tmp_path, name, problem):
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A weights file of a real model, random and small, of three classes."""
-    stages = tuple(
-        StageConfig(8 * 2**i, 2, ("window", "deformable"), window=2, deformable=DeformableConfig(2, 3))
-        for i in range(4)
-    )
-    config = ModelConfig("tiny", (32, 32), 3, stages, resize_size=32)
-    path = tmp_path_factory.mktemp("weights") / "tiny.npz"
-    minidat.save_npz(path, minidat.create_model(config).state_dict(), config, ["ant", "bee", "cow"])
-    return path
 
 
 @pytest.fixture

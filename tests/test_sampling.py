@@ -119,6 +119,12 @@ def test_squashed_offsets_stay_within_their_reach() -> None:
     assert np.abs(moved - start)[..., 1].max() == pytest.approx(2 / 6)
 
 
+@pytest.mark.parametrize("range_factor", [2.0, None])
+def test_offsets_must_be_floats(range_factor: float | None) -> None:
+    with pytest.raises(ShapeError, match="sampling_points: offsets: found int64, expected floats"):
+        sampling_points(np.zeros((1, 1, 2, 2, 2), np.int64), rule="dat", range_factor=range_factor)
+
+
 # --- grid sampling ----------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +255,11 @@ def test_zero_offsets_read_the_plain_grid(
 def test_grid_sample_names_what_does_not_fit(positions_shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ShapeError, match=f"grid_sample: {message}"):
         grid_sample(np.zeros((1, 3, 4, 6)), np.zeros(positions_shape))
+
+
+def test_positions_must_be_floats() -> None:
+    with pytest.raises(ShapeError, match="grid_sample: positions: found int64, expected floats"):
+        grid_sample(np.zeros((1, 3, 4, 6)), np.zeros((1, 1, 2, 2, 2), np.int64))
 
 
 # --- the product grid -------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import os
 import pickle
 import re
 import sys
-import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -22,8 +21,15 @@ from hypothesis import HealthCheck, given, settings
 from minidat._pickle_machine import PickleError, PickleMachine
 from minidat.checkpoints import Placeholder, load_model, read_torch_file
 from minidat.checkpoints.torch_file import ELEMENT_TYPES
-from minidat.errors import CheckpointError, MinidatError
-from tests.checkpoint_files import foreign_module, read_record, rewrite_zip, save_authors_file, save_with_config
+from minidat.errors import CheckpointError
+from tests.checkpoint_files import (
+    foreign_module,
+    peak_of,
+    read_record,
+    rewrite_zip,
+    save_authors_file,
+    save_with_config,
+)
 
 quick_fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -253,7 +259,7 @@ def test_weights_made_by_a_call_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_model(path)
     assert str(caught.value) == (
-        f"{path}: the entry head.bias of the weights is <placeholder for {os.mkdir.__module__}.mkdir>, "
+        f"{path}: the entry 'head.bias' of the weights is <placeholder for {os.mkdir.__module__}.mkdir>, "
         "expected a tensor: not a model's checkpoint, or not a safe one"
     )
     assert not victim.exists()
@@ -484,21 +490,6 @@ def test_random_programs_end_or_fail_cleanly(program: bytes) -> None:
 
 
 BUDGET = 4 << 20  # the interpreter's own objects: zip directory, pickle values, config
-
-
-def peak_of(action: object) -> int:
-    """Bytes of Python's and NumPy's memory that `action()` takes at most. It may raise a MinidatError."""
-    message = ""
-    tracemalloc.start()
-    try:
-        action()
-    except MinidatError as error:
-        message = str(error)
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert "\n" not in message
-    return peak
 
 
 def test_weights_are_held_once(tmp_path: Path) -> None:

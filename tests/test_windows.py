@@ -171,3 +171,17 @@ def test_windows_name_what_does_not_fit(
 ) -> None:
     with pytest.raises(ShapeError, match=f"{op.__name__}: {message}"):
         op(normal(shape, 0), **settings)
+
+
+@pytest.mark.parametrize(
+    ("size", "shift", "message"),
+    [
+        ((4, 6), 2, "map: found (4, 6), expected multiples of 4"),
+        ((4, 8), 4, "shift: found 4, expected above 0 and below the window, 4"),
+        ((4, 8), 0, "shift: found 0, expected above 0 and below the window, 4"),
+    ],
+)
+def test_the_mask_names_what_does_not_fit(size: tuple[int, int], shift: int, message: str) -> None:
+    with pytest.raises(ShapeError) as caught:
+        shifted_window_mask(*size, window=4, shift=shift)
+    assert str(caught.value) == f"shifted_window_mask: {message}"

@@ -317,7 +317,7 @@ def model_part(content: Any, path: PathLike) -> dict[str, np.ndarray]:
         )
     for name, value in state.items():
         if type(name) is not str or not isinstance(value, np.ndarray):
-            entry = one_line(name) if type(name) is str else describe(name)
+            entry = f"'{one_line(name)}'" if type(name) is str else describe(name)
             raise CheckpointError(
                 f"{path}: the entry {entry} of the weights is {describe(value)}, expected a tensor: "
                 "not a model's checkpoint, or not a safe one"

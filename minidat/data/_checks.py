@@ -1,4 +1,4 @@
-"""What augmentation expects of its arguments."""
+"""What functions on batches of pictures expect of their arguments."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from ..errors import ConfigError, ShapeError
 
 def check_images(images: np.ndarray, dtype: Any = np.uint8) -> None:
     """Raise ShapeError unless `images` is a (B, H, W, 3) array of `dtype`."""
+    if not isinstance(images, np.ndarray):
+        raise ShapeError(f"images: found {type(images).__name__}, expected an array (batch, height, width, 3)")
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape[1:] or images.dtype != dtype:
         raise ShapeError(
             f"images: found shape {images.shape} of {images.dtype}, expected (batch, height, width, 3) of "

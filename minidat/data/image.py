@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ImageError, ShapeError
+from ._checks import check_images
 
 PNG_END = b"IEND\xaeB`\x82"
 FORMATS = (
@@ -110,13 +111,7 @@ def preprocess(image: np.ndarray, config: Preprocessing) -> np.ndarray:
 
     Raises ShapeError for anything but a uint8 array of three channels.
     """
-    if not isinstance(image, np.ndarray):
-        raise ShapeError(f"image: found {type(image).__name__}, expected an array (see minidat.load_image)")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise ShapeError(
-            f"image: found shape {image.shape} of {image.dtype}, expected (height, width, 3) of uint8 "
-            "(see minidat.load_image)"
-        )
+    check_image(image)
     return _crop_and_normalize(resize_image(image, _resized(config)), config)
 
 
@@ -126,18 +121,24 @@ def preprocess_batch(images: np.ndarray, config: Preprocessing) -> np.ndarray:
     Pictures that already have the size `preprocess` would resize them to, such as CIFAR-10's for a model of 32 x 32
     pixels, are normalised all at once. The result is the same. Raises ShapeError for another kind of array.
     """
-    if not isinstance(images, np.ndarray):
-        raise ShapeError(f"images: found {type(images).__name__}, expected an array (N, height, width, 3) of uint8")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape[1:]:
-        raise ShapeError(
-            f"images: found shape {images.shape} of {images.dtype}, expected (N, height, width, 3) of uint8"
-        )
+    check_images(images)
     if images.shape[1:3] == _resized(config):
         return _crop_and_normalize(images, config)
     output = np.empty((len(images), *config.image_size, 3), np.float32)
     for i, image in enumerate(images):
         output[i] = preprocess(image, config)
     return output
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raise ShapeError unless `image` is an (H, W, 3) array of uint8, as `load_image` returns it."""
+    if not isinstance(image, np.ndarray):
+        raise ShapeError(f"image: found {type(image).__name__}, expected an array (see minidat.load_image)")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise ShapeError(
+            f"image: found shape {image.shape} of {image.dtype}, expected (height, width, 3) of uint8 "
+            "(see minidat.load_image)"
+        )
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -12,12 +12,11 @@ import numpy as np
 
 from .._files import writing
 from ..errors import ConfigError, MinidatError, ShapeError, printable
+from ..visualization.canvas import INK, PAPER, colors_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-INK = (30, 34, 42)
-PAPER = (255, 255, 255)
 COLORS = ((247, 250, 253), (158, 202, 225), (49, 130, 189), (8, 48, 107))  # of the shares 0, 1/3, 2/3 and 1
 LIGHT_INK_FROM = 0.5  # the share from which numbers are written in white
 MATRIX_SIDE = 720  # pixels, about
@@ -58,7 +57,7 @@ def draw_confusion_matrix(matrix: np.ndarray, labels: Sequence[str]) -> Image:
     scale_left, scale_height = left + side + MARGIN, max(side, 8 * TICK_SIZE)
 
     canvas = Image.new("RGB", (scale_left + SCALE_WIDTH + 5 * TICK_SIZE, top + scale_height + MARGIN), PAPER)
-    cells = Image.fromarray(_colors(shares)).resize((side, side), Image.Resampling.NEAREST)
+    cells = Image.fromarray(colors_of(shares, COLORS)).resize((side, side), Image.Resampling.NEAREST)
     canvas.paste(cells, (left, top))
     ImageDraw.Draw(canvas).rectangle([left - 1, top - 1, left + side, top + side], outline=INK)
 
@@ -100,13 +99,6 @@ def save_picture(picture: Image, path: str | os.PathLike[str]) -> None:
         picture.save(file, format="PNG")
 
 
-def _colors(shares: np.ndarray) -> np.ndarray:
-    """Shares in [0, 1], (H, W), as colours (H, W, 3) uint8: straight lines between those of COLORS."""
-    steps = np.linspace(0, 1, len(COLORS))
-    channels = [np.interp(shares, steps, channel) for channel in np.transpose(COLORS)]
-    return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
-
-
 def _percent(share: float) -> str:
     """At most three characters: 100, 68, 4.2, <.1"""
     if share >= 0.0995:
@@ -121,7 +113,7 @@ def _draw_scale(canvas: Image, left: int, top: int, height: int) -> None:
     draw = ImageDraw.Draw(canvas)
     right = left + SCALE_WIDTH
     shades = np.linspace(1, 0, height)[:, np.newaxis].repeat(SCALE_WIDTH, axis=1)
-    canvas.paste(Image.fromarray(_colors(shades)), (left, top))
+    canvas.paste(Image.fromarray(colors_of(shades, COLORS)), (left, top))
     draw.rectangle([left - 1, top - 1, right, top + height], outline=INK)
     for percent in (0, 25, 50, 75, 100):
         tick = _text(f"{percent} %", TICK_SIZE)

@@ -96,5 +96,6 @@ class Numbers:
 
 
 def call_by_names(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    """Call `function` with those of `values` that its parameters name."""
-    return function(**{name: values[name] for name in inspect.signature(function).parameters})
+    """Call `function` with those of `values` that its parameters name; other parameters keep their defaults."""
+    names = inspect.signature(function).parameters
+    return function(**{name: values[name] for name in names if name in values})

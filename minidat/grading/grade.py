@@ -19,6 +19,7 @@ import textwrap
 import tokenize
 import types
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from typing import Any
 from ..errors import ExerciseError, printable
 from .attempt import Printed, describe_exception
 from .checking import Checker, Verdict, check_names
-from .exercise import Exercise
+from .exercise import Exercise, Function
 from .exercises import NAMES
 
 MARKER = re.compile(r"^# minidat exercise: *(\S*) *$", re.MULTILINE)
@@ -194,8 +195,6 @@ def grade_here(
 
 def _load(file: str, printed: Printed) -> types.ModuleType:
     """Run the file. What it imports must be neither this project nor another that has the answer."""
-    from contextlib import redirect_stderr, redirect_stdout
-
     with tokenize.open(file) as source:
         text = source.read()
     tree = ast.parse(text, file)
@@ -225,7 +224,7 @@ def _missing(name: str, module: types.ModuleType) -> str:
     return f"there is no function {name} in the file: {found}{advice}"
 
 
-def _labels(exercise: Exercise, function: Any) -> dict[str, str]:
+def _labels(exercise: Exercise, function: Function) -> dict[str, str]:
     """Names of the checks of a function, for the report: with the function's name if there are several."""
     prefix = f"{function.name}: " if len(exercise.functions) > 1 else ""
     return {check: prefix + check for check in check_names(function)}

@@ -95,8 +95,8 @@ class Context:
         self._record(op.__name__, started)
         if not self.gradients:
             return output, None  # type: ignore[return-value]
-        del values
 
+        # for backward, instead of the arguments: the operator's own closure decides which arrays are kept
         parameters = [a if isinstance(a, Parameter) else None for a in arguments]
         is_array = [isinstance(a, np.ndarray) for a in arguments]
 

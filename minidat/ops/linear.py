@@ -14,7 +14,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[
     """Map the last axis of x by a matrix: output = x W^T + b.
 
     x: (..., C), weight: (D, C), bias: (D,) or None -> output: (..., D).
-    Raises ShapeError if the last axis of x is not C. Source: Eq. 1 of the DAT paper (its W_q, W_k, W_v, W_o).
+    Raises ShapeError if the last axis of x is not C. Source: DAT, Eq. 1 and 3 (its W_q, W_k, W_v; W_o).
     """
     check(x.shape[-1] == weight.shape[1], "linear", "last axis of x", x.shape, f"(..., {weight.shape[1]})")
     if bias is not None:

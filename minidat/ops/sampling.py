@@ -51,8 +51,10 @@ def sampling_points(offsets: np.ndarray, *, rule: str, range_factor: float | Non
     offsets: (B, groups, Hk, Wk, 2), (y, x) -> positions: the same shape. n is the number of points on that axis
     (rule "dat") or that number less one (rule "dat++"; offset 0 if that is 0). With range_factor None the offset is not
     squashed; the position is bounded instead: tanh(reference + offset) for "dat", clip(reference + offset, -1, 1) for
-    "dat++". Source: DAT, section 3.2 (its s tanh); DAT++, section 3.3.
+    "dat++". Raises ShapeError for offsets that are not floats. Source: DAT, section 3.2 (its s tanh); DAT++, section
+    3.3.
     """
+    check(offsets.dtype.kind == "f", "sampling_points", "offsets", offsets.dtype, "floats")
     height, width = offsets.shape[2:4]
     reference = np.stack(
         np.meshgrid(*(reference_points(n, rule=rule, dtype=offsets.dtype) for n in (height, width)), indexing="ij"),
@@ -85,7 +87,8 @@ def grid_sample(x: np.ndarray, positions: np.ndarray, *, align_corners: bool = T
     x: (B, H, W, groups * Cg), positions: (B, groups, Hs, Ws, 2), (y, x) in [-1, 1]; group g of the channels is read at
     positions[:, g] -> output: (B, Hs, Ws, groups * Cg). Only the four pixels around p count; outside the map there are
     zeros. In pixels p = (position + 1) / 2 * (n - 1), or ((position + 1) n - 1) / 2 without `align_corners`.
-    Raises ShapeError if batch or groups do not fit. Source: DAT, Eq. 5-6; torch.nn.functional.grid_sample.
+    Raises ShapeError if batch or groups do not fit, or positions are not floats.
+    Source: DAT, Eq. 8; torch.nn.functional.grid_sample.
     """
     batch, height, width, channels = x.shape
     check(
@@ -95,6 +98,7 @@ def grid_sample(x: np.ndarray, positions: np.ndarray, *, align_corners: bool = T
         positions.shape,
         f"({batch}, groups, Hs, Ws, 2)",
     )
+    check(positions.dtype.kind == "f", "grid_sample", "positions", positions.dtype, "floats")
     groups, rows, columns = positions.shape[1:4]
     check(channels % groups == 0, "grid_sample", "channels of x", channels, f"a multiple of groups ({groups})")
     pixels_y, scale_y = _to_pixels(positions[..., 0], height, align_corners)  # (B, groups, Hs, Ws)
@@ -169,9 +173,9 @@ def _scatter(corners: list[Any], d_samples: np.ndarray, count: int) -> np.ndarra
 def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, Any]:
     """Bilinear samples of a table at every (row, column) of a grid, one grid for each key:
 
-        output[b, n, k, i, j] = sum_rc hat(rows[b, g, k, i] - r) hat(columns[b, g, k, j] - c) table[n, r, c],
+        output[b, n, k, i, j] = sum_rs hat(rows[b, g, k, i] - r) hat(columns[b, g, k, j] - s) table[n, r, s],
 
-    hat(t) = max(0, 1 - |t|). table: (heads, R, C), rows: (B, groups, K, Qy), columns: (B, groups, K, Qx), in pixels of
+    hat(t) = max(0, 1 - |t|). table: (heads, R, S), rows: (B, groups, K, Qy), columns: (B, groups, K, Qx), in pixels of
     the table, zeros outside it; g is the group of head n -> output: (B, heads, K, Qy, Qx). The queries of deformable
     attention form such a grid, seen from any one key, so the relative position bias is two small matrix products with
     "hat" matrices instead of four gathers for each query and key. Raises ShapeError if the groups do not divide the
@@ -194,7 +198,7 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
     tasks = _tasks(batch, groups, keys, heads * table_rows * grid_columns)
 
     def partial_sums(images: slice, g: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Hat matrices of the columns (b, k, C, Qx), and the table contracted with them: (b, k, heads, R, Qx)."""
+        """Hat matrices of the columns (b, k, S, Qx), and the table contracted with them: (b, k, heads, R, Qx)."""
         hats = _hats(columns[images, g, part], table_columns).swapaxes(2, 3)
         return hats, (stacked_table[g] @ hats).reshape(*hats.shape[:2], heads, table_rows, grid_columns)
 
@@ -219,7 +223,7 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
                 row_hats = _hats(rows[images, g, part], table_rows)[:, :, None]  # (b, k, 1, Qy, R)
                 d_row_hats = (d_part @ sums.swapaxes(3, 4)).sum(axis=2)  # (b, k, Qy, R)
                 d_sums = (row_hats.swapaxes(3, 4) @ d_part).reshape(*d_part.shape[:2], heads * table_rows, grid_columns)
-                d_column_hats = stacked_table[g].T @ d_sums  # (b, k, C, Qx)
+                d_column_hats = stacked_table[g].T @ d_sums  # (b, k, S, Qx)
                 d_tables[task] = np.tensordot(d_sums, column_hats, axes=((0, 1, 3), (0, 1, 3)))
                 d_rows[images, g, part] = (d_row_hats * _hat_slopes(rows[images, g, part], table_rows)).sum(axis=-1)
                 slopes = _hat_slopes(columns[images, g, part], table_columns).swapaxes(2, 3)

@@ -16,13 +16,7 @@ def window_partition(x: np.ndarray, *, window: int) -> tuple[np.ndarray, Any]:
     Raises ShapeError if the window does not divide the map. Source: Swin, section 3.1.
     """
     _, height, width, _ = x.shape
-    check(
-        height % window == 0 and width % window == 0,
-        "window_partition",
-        "map",
-        (height, width),
-        f"multiples of {window}",
-    )
+    _check_windows("window_partition", height, width, window)
 
     def backward(d_windows: np.ndarray) -> tuple[np.ndarray]:
         return (_merge(d_windows, window, height, width),)
@@ -48,6 +42,10 @@ def window_reverse(windows: np.ndarray, *, window: int, height: int, width: int)
         return (_split(d_x, window),)
 
     return _merge(windows, window, height, width), backward
+
+
+def _check_windows(op: str, height: int, width: int, window: int) -> None:
+    check(height % window == 0 and width % window == 0, op, "map", (height, width), f"multiples of {window}")
 
 
 def _split(x: np.ndarray, window: int) -> np.ndarray:
@@ -79,13 +77,11 @@ def shifted_window_mask(height: int, width: int, *, window: int, shift: int) -> 
 
     -> (H/w * W/w, w * w, w * w), float32, symmetric. On each axis the rolled map has three regions, [0, -w), [-w,
     -shift) and [-shift, end); tokens of different regions of a window do not see each other. Source: Swin, Fig. 4; the
-    value -100 and the slices are those of the authors' code. Raises ShapeError unless the window divides the map and
-    exceeds the shift.
+    value -100 and the slices are those of the authors' code. Raises ShapeError unless the window divides the map, and
+    unless 0 < shift < window.
     """
-    fits = height % window == 0 and width % window == 0 and 0 < shift < window
-    check(
-        fits, "shifted_window_mask", "map", (height, width), f"multiples of the window, {window}, larger than the shift"
-    )
+    _check_windows("shifted_window_mask", height, width, window)
+    check(0 < shift < window, "shifted_window_mask", "shift", shift, f"above 0 and below the window, {window}")
     region = np.zeros((1, height, width, 1), np.float32)
     for axis in (1, 2):
         line = np.zeros(region.shape[axis], np.float32)

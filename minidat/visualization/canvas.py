@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ConfigError, ShapeError, printable
+from ..errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -121,10 +121,14 @@ def mixed(pixels: np.ndarray, color: Color | np.ndarray, share: float | np.ndarr
     return np.round(pixels * (1 - share) + np.asarray(color, float) * share).astype(np.uint8)
 
 
+def lightness(pixels: np.ndarray) -> np.ndarray:
+    """How light colors (..., 3) look: (...), 0 to 255 (luma, ITU-R BT.601)."""
+    return pixels @ np.array([0.299, 0.587, 0.114])
+
+
 def faded(image: np.ndarray) -> np.ndarray:
     """A photograph in dark grey, before which colors stand out: (H, W, 3) uint8 -> the same."""
-    grey = image @ np.array([0.299, 0.587, 0.114])
-    return np.repeat(0.65 * grey[..., np.newaxis], 3, axis=-1).astype(np.uint8)
+    return np.repeat(0.65 * lightness(image)[..., np.newaxis], 3, axis=-1).astype(np.uint8)
 
 
 def fit(shape: tuple[int, ...], side: int) -> tuple[int, int]:
@@ -132,17 +136,6 @@ def fit(shape: tuple[int, ...], side: int) -> tuple[int, int]:
     height, width = shape[:2]
     longest = max(height, width)
     return max(1, round(side * height / longest)), max(1, round(side * width / longest))
-
-
-def check_image(image: np.ndarray) -> None:
-    """Raise ShapeError unless `image` is an (H, W, 3) array of uint8."""
-    if not isinstance(image, np.ndarray):
-        raise ShapeError(f"image: found {type(image).__name__}, expected an array (see minidat.load_image)")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ShapeError(
-            f"image: found shape {image.shape} of {image.dtype}, expected (height, width, 3) of uint8 "
-            "(see minidat.load_image)"
-        )
 
 
 def check_head(head: int, heads: int) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.image import check_image
 from ..errors import ConfigError
 from ..nn import AttentionRecord
 from .canvas import (
@@ -19,7 +20,6 @@ from .canvas import (
     Canvas,
     Color,
     check_head,
-    check_image,
     check_query,
     fit,
     mixed,
@@ -114,7 +114,7 @@ def draw_bilinear_weights(position: tuple[float, float], size: tuple[int, int] =
     A square as large as a pixel, centered at the point, covers a part of at most four pixels: these areas, (1 - |p_y -
     y|) (1 - |p_x - x|), are the weights. position: the point p, (y, x) in pixels: (0, 0) is the center of the first
     pixel; size: (rows, columns) of pixels. Pixels beside the map count as 0 (grey); they are shown if the square
-    reaches them. Source: DAT, Eq. 5-6. Raises ConfigError for a point a pixel or more away from the map.
+    reaches them. Source: DAT, Eq. 8. Raises ConfigError for a point a pixel or more away from the map.
     """
     rows, columns = size
     if not (1 <= rows <= LARGEST_GRID and 1 <= columns <= LARGEST_GRID):

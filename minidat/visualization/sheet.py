@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..data.image import preprocess, seen_part
+from ..data.image import check_image, preprocess, seen_part
 from ..errors import CheckpointError, ConfigError, printable
 from ..models import DAT, ModelConfig
 from ..models.config import DEFORMABLE
 from ..nn import AttentionRecord, Context, LocalAttentionRecord
-from .canvas import FAINT, Canvas, check_image
+from .canvas import FAINT, Canvas
 from .sampling import draw_sampling_points
 from .tokens import draw_attention
 

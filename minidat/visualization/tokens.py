@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.image import check_image, resize_image
 from ..errors import ConfigError, ShapeError
 from .canvas import (
     BLUES,
@@ -21,11 +22,11 @@ from .canvas import (
     PAPER,
     RULE,
     Canvas,
-    check_image,
     check_query,
     colors_of,
     faded,
     fit,
+    lightness,
     mixed,
     text_width,
 )
@@ -64,7 +65,7 @@ def draw_windows(image: np.ndarray, *, window: int, grid: tuple[int, int] | None
     height, width = fit(image.shape, PHOTOGRAPH_SIDE)
     cell = max(2, round(height / rows)), max(2, round(width / columns))
     size = cell[0] * rows, cell[1] * columns
-    pixels = _resized(image, size)
+    pixels = resize_image(image, size)
     # the number of each token's window: first as the rolled map is cut, then rolled back to where the tokens come from
     row, column = np.arange(rows)[:, np.newaxis] // window, np.arange(columns) // window
     rolled = row * (columns // window) + column  # (rows, columns)
@@ -119,12 +120,6 @@ def _draw_tokens(
         if j and windows[i, j] != windows[i, j - 1]:
             canvas.line([(y, x), (y + cell[0], x)], INK, 2)
     canvas.rectangle((top, left), (bottom - top, right - left), outline=INK, width=2)
-
-
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------
@@ -201,7 +196,7 @@ def draw_attention(
     share = probabilities / (probabilities.max() or 1)
     size = FINE * height, FINE * width
     cells = share[np.arange(size[0]) * rows // size[0]][:, np.arange(size[1]) * columns // size[1]]  # of that size
-    photograph = faded(_resized(image, size))
+    photograph = faded(resize_image(image, size))
     strength = (0.25 + 0.55 * np.sqrt(cells))[..., np.newaxis]  # what gets little attention stays to be seen
     canvas.paste(mixed(photograph, colors_of(cells, HEAT), strength), (0, 0), (height, width))
     if query is not None:
@@ -272,7 +267,7 @@ def draw_matrix(array: np.ndarray, *, labels: tuple[Sequence[str], Sequence[str]
 
     for i, row in enumerate(texts):
         for j, text in enumerate(row):
-            dark = pixels[i, j] @ np.array([0.299, 0.587, 0.114]) < 140
+            dark = lightness(pixels[i, j]) < 140
             center = top + (i + 0.5) * cell_height, left + (j + 0.5) * cell_width
             canvas.text(center, text, size=LETTERS, color=PAPER if dark else INK)
     if labels is not None and named:

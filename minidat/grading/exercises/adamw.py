@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -58,34 +60,14 @@ def update(
     return weight * (1 - shrink) + sign * learning_rate * corrected_mean / size, mean, square
 
 
-def reference(
-    weight: np.ndarray, gradient: np.ndarray, mean: np.ndarray, square: np.ndarray, **settings: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return update(weight, gradient, mean, square, **settings)
-
-
-def with_change(**change: Any) -> Any:
+def with_change(**change: Any) -> Callable[..., np.ndarray]:
     """The weight after a step that goes wrong in one way."""
 
-    def result(
-        weight: np.ndarray,
-        gradient: np.ndarray,
-        mean: np.ndarray,
-        square: np.ndarray,
-        step: int,
-        learning_rate: float,
-        weight_decay: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-    ) -> np.ndarray:
-        settings = {
-            "step": step, "learning_rate": learning_rate, "weight_decay": weight_decay, "beta1": beta1,
-            "beta2": beta2, "eps": eps,
-        }  # fmt: skip
-        return update(weight, gradient, mean, square, **(settings | change))[0]
+    @wraps(update)
+    def new_weight(**arguments: Any) -> np.ndarray:
+        return update(**arguments, **change)[0]
 
-    return result
+    return new_weight
 
 
 EXERCISE = Exercise(
@@ -97,7 +79,7 @@ EXERCISE = Exercise(
             "weight_decay of itself, then step.",
             sizes={"weights": (1, 2, 3), "step": (1, 2, 3)},
             case=case,
-            reference=reference,
+            reference=update,
             outputs=("new_weight", "new_mean", "new_square"),
             mistakes=(
                 Mistake(

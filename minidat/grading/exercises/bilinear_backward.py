@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ..exercise import Exercise, Function, Mistake
@@ -26,8 +28,13 @@ def d_pixels(x: np.ndarray, positions: np.ndarray, d_output: np.ndarray) -> np.n
     return np.stack([(along * d_output).sum(axis=1) for along in (along_y, along_x)], axis=-1)
 
 
-def d_map_without_repeats(x: np.ndarray, positions: np.ndarray, d_output: np.ndarray) -> np.ndarray:
-    """d_x[y, x] += ... with arrays of indices: of several points at one pixel only the last counts."""
+def d_map_without_repeats(
+    x: np.ndarray, positions: np.ndarray, d_output: np.ndarray, *, outside: bool = True
+) -> np.ndarray:
+    """d_x[y, x] += ... with arrays of indices: of several points at one pixel only the last counts.
+
+    outside: points outside the map count too, with a weight of 0 at the nearest pixel; otherwise they are left out.
+    """
     height, width, _ = x.shape
     low = np.floor(pixels(x, positions)).astype(int)
     fraction = pixels(x, positions) - low
@@ -37,21 +44,8 @@ def d_map_without_repeats(x: np.ndarray, positions: np.ndarray, d_output: np.nda
             y, column = low[:, 0] + dy, low[:, 1] + dx
             inside = (y >= 0) & (y < height) & (column >= 0) & (column < width)
             share = (weight_y * weight_x * inside)[:, None] * d_output
-            d_x[y.clip(0, height - 1), column.clip(0, width - 1)] += share
-    return d_x
-
-
-def d_map_without_repeats_inside(x: np.ndarray, positions: np.ndarray, d_output: np.ndarray) -> np.ndarray:
-    """The same, if the points outside are left out instead of weighing 0."""
-    height, width, _ = x.shape
-    low = np.floor(pixels(x, positions)).astype(int)
-    fraction = pixels(x, positions) - low
-    d_x = np.zeros_like(x)
-    for dy, weight_y in ((0, 1 - fraction[:, 0]), (1, fraction[:, 0])):
-        for dx, weight_x in ((0, 1 - fraction[:, 1]), (1, fraction[:, 1])):
-            y, column = low[:, 0] + dy, low[:, 1] + dx
-            inside = (y >= 0) & (y < height) & (column >= 0) & (column < width)
-            d_x[y[inside], column[inside]] += (weight_y * weight_x)[inside, None] * d_output[inside]
+            counted = slice(None) if outside else inside
+            d_x[y.clip(0, height - 1)[counted], column.clip(0, width - 1)[counted]] += share[counted]
     return d_x
 
 
@@ -74,7 +68,7 @@ EXERCISE = Exercise(
             fixed=frozenset({"positions"}),
             mistakes=(
                 Mistake("d_x", REPEATS, d_map_without_repeats),
-                Mistake("d_x", REPEATS, d_map_without_repeats_inside),
+                Mistake("d_x", REPEATS, partial(d_map_without_repeats, outside=False)),
                 Mistake(
                     "d_positions", "y and x are swapped: d_positions[:, 0] is the derivative by y",
                     lambda x, positions, d_output: d_positions(x, positions, d_output)[:, ::-1],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -68,19 +70,12 @@ def reference(
     return attend(x, bilinear(x, positions), weights, heads)
 
 
-def wrong(change: Any) -> Any:
+def wrong(change: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     """A wrong result: `change(x, positions, weights, heads)` in place of `reference`."""
 
-    def result(
-        x: np.ndarray,
-        positions: np.ndarray,
-        query_weight: np.ndarray,
-        key_weight: np.ndarray,
-        value_weight: np.ndarray,
-        output_weight: np.ndarray,
-        heads: int,
-    ) -> np.ndarray:
-        return change(x, positions, (query_weight, key_weight, value_weight, output_weight), heads)
+    @wraps(reference)
+    def result(x: np.ndarray, positions: np.ndarray, heads: int, **weights: np.ndarray) -> np.ndarray:
+        return change(x, positions, tuple(weights.values()), heads)
 
     return result
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import ops
 from ..exercise import Exercise, Function, Mistake, Numbers
 
 Line = Callable[[int, int], np.ndarray]  # (size, kernel) -> (size, kernel) indices on one axis
@@ -18,10 +19,14 @@ def case(numbers: Numbers, *, height: int, width: int, kernel: int) -> dict[str,
     return {"height": height, "width": width, "kernel": kernel}
 
 
-def sliding(size: int, kernel: int) -> np.ndarray:
-    """The window of each place: around it, moved inward at the ends (arXiv 2204.07143, section 3.2)."""
-    first = np.clip(np.arange(size) - kernel // 2, 0, size - kernel)
-    return first[:, None] + np.arange(kernel)
+def numbered(height: int, width: int, kernel: int, row_length: int) -> np.ndarray:
+    """The numbers y * row_length + x of the keys: (H, W, kernel * kernel)."""
+    tokens = ops.neighborhood_tokens(height, width, kernel=kernel).reshape(height, width, -1, 2)
+    return tokens[..., 0] * row_length + tokens[..., 1]
+
+
+def reference(height: int, width: int, kernel: int) -> np.ndarray:
+    return numbered(height, width, kernel, width)
 
 
 def centered(size: int, kernel: int) -> np.ndarray:
@@ -49,23 +54,20 @@ def start_clipped_only(size: int, kernel: int) -> np.ndarray:
     return np.maximum(np.arange(size) - kernel // 2, 0)[:, None] + np.arange(kernel)
 
 
-def numbers_of(rows: np.ndarray, columns: np.ndarray, stride: int, *, columns_first: bool = False) -> np.ndarray:
-    """Pixel numbers row * stride + column of all pairs: (H, W, kernel * kernel)."""
-    if columns_first:
-        pairs = rows[:, None, None, :] * stride + columns[None, :, :, None]
-    else:
-        pairs = rows[:, None, :, None] * stride + columns[None, :, None, :]
-    return pairs.reshape(len(rows), len(columns), -1)
-
-
 def neighborhoods(line: Line) -> Callable[..., np.ndarray]:
+    """Windows that are wrong on each axis alone."""
+
     def result(height: int, width: int, kernel: int) -> np.ndarray:
-        return numbers_of(line(height, kernel), line(width, kernel), width)
+        rows, columns = line(height, kernel)[:, None, :, None], line(width, kernel)[None, :, None, :]
+        return (rows * width + columns).reshape(height, width, -1)
 
     return result
 
 
-reference = neighborhoods(sliding)
+def by_columns(height: int, width: int, kernel: int) -> np.ndarray:
+    keys = reference(height, width, kernel).reshape(height, width, kernel, kernel)
+    return keys.swapaxes(2, 3).reshape(height, width, -1)
+
 
 EXERCISE = Exercise(
     chapter="14-datpp",
@@ -108,21 +110,19 @@ EXERCISE = Exercise(
                 ),
                 Mistake(
                     "indices", "the number of pixel (y, x) is taken for y * height + x: a row has `width` pixels",
-                    lambda height, width, kernel: numbers_of(sliding(height, kernel), sliding(width, kernel), height),
+                    lambda height, width, kernel: numbered(height, width, kernel, height),
                 ),
                 Mistake(
                     "indices", "the keys of a window are listed column by column: they should come row by row",
-                    lambda height, width, kernel: numbers_of(
-                        sliding(height, kernel), sliding(width, kernel), width, columns_first=True),
+                    by_columns,
                 ),
                 Mistake(
                     "indices", "height and width are swapped",
-                    lambda height, width, kernel: numbers_of(sliding(width, kernel), sliding(height, kernel), height),
+                    lambda height, width, kernel: reference(width, height, kernel),
                 ),
                 Mistake(
                     "indices", "y and x are swapped: pixels should be numbered row by row, y * width + x",
-                    lambda height, width, kernel: numbers_of(
-                        sliding(width, kernel), sliding(height, kernel), height).swapaxes(0, 1),
+                    lambda height, width, kernel: reference(width, height, kernel).swapaxes(0, 1),
                 ),
             ),
         ),

@@ -16,9 +16,13 @@ def case(numbers: Numbers, *, window_rows: int, window_columns: int, window: int
     return {"height": window_rows * window, "width": window_columns * window, "window": window, "shift": shift}
 
 
-def mask_of_regions(regions_y: np.ndarray, regions_x: np.ndarray, window: int) -> np.ndarray:
-    """The mask, from the number of each row's and column's region."""
-    regions = regions_y[:, None] * 1000 + regions_x
+def right(height: int, width: int, window: int, shift: int) -> np.ndarray:
+    return ops.shifted_window_mask(height, width, window=window, shift=shift)
+
+
+def mask_of_regions(regions_y: np.ndarray, regions_x: np.ndarray, window: int, *, factor: int = 3) -> np.ndarray:
+    """The mask, from the number of each row's and column's region: together, they are y * factor + x."""
+    regions = regions_y[:, None] * factor + regions_x
     windows = ops.window_partition(regions[None, :, :, None], window=window)[0][..., 0]
     return np.where(windows[:, :, None] == windows[:, None, :], 0.0, -100.0)
 
@@ -39,13 +43,6 @@ def edge(size: int, shift: int) -> np.ndarray:
     return (np.arange(size) >= size - shift).astype(int)
 
 
-def added(height: int, width: int, window: int, shift: int) -> np.ndarray:
-    """The mask if the region of a token is row region + column region."""
-    regions = line(height, window, shift)[:, None] + line(width, window, shift)
-    windows = ops.window_partition(regions[None, :, :, None], window=window)[0][..., 0]
-    return np.where(windows[:, :, None] == windows[:, None, :], 0.0, -100.0)
-
-
 EXERCISE = Exercise(
     chapter="06-shifted-windows",
     functions=(
@@ -54,35 +51,31 @@ EXERCISE = Exercise(
             hint="number the regions of the rolled map, cut this map of numbers into windows, compare all tokens.",
             sizes={"window_rows": (1, 2, 3), "window_columns": (1, 2, 3), "window": (2, 3, 4), "shift": (1, 2, 3)},
             case=case,
-            reference=ops.shifted_window_mask,
+            reference=right,
             outputs=("mask",),
             mistakes=(
                 Mistake(
                     "mask", "the mask is inverted: -100 belongs where two tokens come from different regions",
-                    lambda height, width, window, shift: -100 - mask_of_regions(
-                        line(height, window, shift), line(width, window, shift), window),
+                    lambda height, width, window, shift: -100 - right(height, width, window, shift),
                 ),
                 Mistake(
                     "mask", "the sign is wrong: a score must be lowered, by -100, for its probability to vanish",
-                    lambda height, width, window, shift: -mask_of_regions(
-                        line(height, window, shift), line(width, window, shift), window),
+                    lambda height, width, window, shift: -right(height, width, window, shift),
                 ),
                 Mistake(
                     "mask", "the mask says True or 1 where two tokens may look at each other: it should hold what is "
                     "added to their score, 0 there and -100 elsewhere",
-                    lambda height, width, window, shift: 1 + mask_of_regions(
-                        line(height, window, shift), line(width, window, shift), window) / 100,
+                    lambda height, width, window, shift: 1 + right(height, width, window, shift) / 100,
                 ),
                 Mistake(
                     "mask", "the mask says True or 1 where two tokens may not look at each other: it should hold what "
                     "is added to their score, -100 there and 0 elsewhere",
-                    lambda height, width, window, shift: -mask_of_regions(
-                        line(height, window, shift), line(width, window, shift), window) / 100,
+                    lambda height, width, window, shift: -right(height, width, window, shift) / 100,
                 ),
                 Mistake(
                     "mask", "the mask has minus infinity where it should have -100",
-                    lambda height, width, window, shift: np.where(mask_of_regions(
-                        line(height, window, shift), line(width, window, shift), window) == 0, 0, -np.inf),
+                    lambda height, width, window, shift: np.where(
+                        right(height, width, window, shift) == 0, 0, -np.inf),
                 ),
                 Mistake(
                     "mask", "only the rows are told apart: the map is rolled along x too, and has nine regions",
@@ -109,7 +102,8 @@ EXERCISE = Exercise(
                 Mistake(
                     "mask", "the regions of rows and columns are added without a weight, so that different regions "
                     "(1 + 0 and 0 + 1) get the same number",
-                    added,
+                    lambda height, width, window, shift: mask_of_regions(
+                        line(height, window, shift), line(width, window, shift), window, factor=1),
                 ),
             ),
         ),

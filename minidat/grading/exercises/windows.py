@@ -70,7 +70,7 @@ EXERCISE = Exercise(
                 ),
                 Mistake(
                     "windows", "the windows are listed column by column: they should come row by row, as one reads",
-                    lambda x, window: by_columns(x, window),
+                    by_columns,
                 ),
                 Mistake(
                     "windows", "the tokens within a window are listed column by column: they should come row by row",
