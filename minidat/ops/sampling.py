@@ -198,15 +198,16 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
     tasks = _tasks(batch, groups, keys, heads * table_rows * grid_columns)
 
     def partial_sums(images: slice, g: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Hat matrices of the columns (b, k, S, Qx), and the table contracted with them: (b, k, heads, R, Qx)."""
-        hats = _hats(columns[images, g, part], table_columns).swapaxes(2, 3)
-        return hats, (stacked_table[g] @ hats).reshape(*hats.shape[:2], heads, table_rows, grid_columns)
+        """Hat matrices of the columns (b, k, Qx, S), and the table contracted with them: (b, k, Qx, heads, R)."""
+        hats = _hats(columns[images, g, part], table_columns)
+        sums = hats.reshape(-1, table_columns) @ stacked_table[g].T
+        return hats, sums.reshape(*hats.shape[:3], heads, table_rows)
 
     def work(start: int, stop: int) -> None:
         for images, g, part in tasks[start:stop]:
             _, sums = partial_sums(images, g, part)
             row_hats = _hats(rows[images, g, part], table_rows)[:, None]  # (b, 1, k, Qy, R)
-            np.matmul(row_hats, sums.swapaxes(1, 2), out=output[images, g, :, part])
+            np.matmul(row_hats, sums.transpose(0, 3, 1, 4, 2), out=output[images, g, :, part])
 
     parallel(work, len(tasks))
 
@@ -221,13 +222,15 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
                 d_part = d_output[images, g, :, part].swapaxes(1, 2)  # (b, k, heads, Qy, Qx)
                 column_hats, sums = partial_sums(images, g, part)
                 row_hats = _hats(rows[images, g, part], table_rows)[:, :, None]  # (b, k, 1, Qy, R)
-                d_row_hats = (d_part @ sums.swapaxes(3, 4)).sum(axis=2)  # (b, k, Qy, R)
-                d_sums = (row_hats.swapaxes(3, 4) @ d_part).reshape(*d_part.shape[:2], heads * table_rows, grid_columns)
-                d_column_hats = stacked_table[g].T @ d_sums  # (b, k, S, Qx)
-                d_tables[task] = np.tensordot(d_sums, column_hats, axes=((0, 1, 3), (0, 1, 3)))
-                d_rows[images, g, part] = (d_row_hats * _hat_slopes(rows[images, g, part], table_rows)).sum(axis=-1)
-                slopes = _hat_slopes(columns[images, g, part], table_columns).swapaxes(2, 3)
-                d_columns[images, g, part] = (d_column_hats * slopes).sum(axis=2)
+                d_row_hats = (d_part @ sums.swapaxes(2, 3)).sum(axis=2)  # (b, k, Qy, R)
+                d_sums = np.empty_like(sums)
+                np.matmul(d_part.swapaxes(3, 4), row_hats, out=d_sums.swapaxes(2, 3))
+                d_sums = d_sums.reshape(-1, heads * table_rows)
+                d_column_hats = (d_sums @ stacked_table[g]).reshape(column_hats.shape)
+                d_tables[task] = d_sums.T @ column_hats.reshape(-1, table_columns)
+                for d_axis, d_hats, axis in ((d_rows, d_row_hats, rows), (d_columns, d_column_hats, columns)):
+                    slopes = _hat_slopes(axis[images, g, part], d_hats.shape[-1])
+                    d_axis[images, g, part] = np.vecdot(d_hats, slopes)
 
         parallel(work, len(tasks))
         d_table = np.zeros_like(stacked_table)
