@@ -4,7 +4,8 @@
 
 Every page of SITE (docs/site) is opened in headless Chromium, from a web server on this machine. Reported are: an error
 in the console; a request to any other machine; a link that leads nowhere, an anchor that is missing; a formula that the
-browser gives no room; a page wider than the screen. The status is 1 if there is anything to report.
+browser gives no room; a page wider than the screen; a search that finds nothing, with the web server or without. The
+status is 1 if there is anything to report.
 """
 
 from __future__ import annotations
@@ -148,6 +149,24 @@ def check_pages(
         context.close()
 
 
+def check_search(browser: Browser, site: Path, address: str) -> Iterator[str]:
+    """Search for something: on the page from the server, and on the one opened from the folder."""
+    for root in (address, site.resolve().as_uri()):
+        page = browser.new_page(viewport=SCREENS["desktop"])  # type: ignore[arg-type]
+        found: list[str] = []
+        page.on("console", partial(_note_console, found))
+        page.on("request", partial(_note_request, found, root))
+        page.goto(f"{root}/index.html", wait_until="load")
+        page.focus(".md-search__input")
+        page.keyboard.type("softmax")
+        try:
+            page.wait_for_selector(".md-search-result__item")
+        except Error:
+            found.append("finds nothing")
+        page.close()
+        yield from (f"the search on {root}: {problem}" for problem in found)
+
+
 # Checks of pages that a reader does something with: name of the page -> a function that does it, with mouse, keyboard
 # and touch, and returns what went wrong. It runs on both screens; `page.viewport_size` tells which.
 INTERACTIONS: dict[str, Callable[[Page], list[str]]] = {"explorer.html": check_explorer}
@@ -197,6 +216,7 @@ def main() -> int:
     with serve(arguments.site) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS, chromium_sandbox=False)
         problems += check_pages(browser, arguments.site, address, names, arguments.screenshots)
+        problems += check_search(browser, arguments.site, address)
         browser.close()
     for problem in problems:
         print(problem, file=sys.stderr)

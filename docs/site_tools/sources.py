@@ -34,6 +34,7 @@ PUBLIC_MODULES = (
     "minidat.data",
     "minidat.training",
     "minidat.evaluation",
+    "minidat.grading",
     "minidat.visualization",
     "minidat.errors",
     "minidat",

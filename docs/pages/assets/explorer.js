@@ -198,7 +198,7 @@
       this.legend = html("p.ex-legend", { "aria-hidden": "true" });
       this.says = html("p.ex-says", { id: `ex-${name}-says` });
       this.element = html(`section.ex-panel.ex-is-${name}`, {},
-        html("h2", {}, title, " ", this.code), this.facts, this.heads, this.stage, this.legend, this.says);
+        html("h2", {}, title, " ", this.code), this.facts, this.heads, this.legend, this.stage, this.says);
       this.listen();
     }
 
@@ -310,6 +310,15 @@
       return `Query: row ${cell[0]}, column ${cell[1]} of ${rows} × ${columns} tokens. `;
     }
 
+    /** An entry of the legend: a small drawing and what it stands for. */
+    key(width, name, text, ...shapes) {
+      return html("span", {}, svg("svg", { width, height: 12, class: name }, ...shapes), text);
+    }
+
+    queryKey() {
+      return this.key(12, "ex-query", "query", svg("rect", { x: 1.5, y: 1.5, width: 9, height: 9, rx: 1 }));
+    }
+
     /** Pixels of the screen for one unit of the drawings. */
     get scale() {
       return this.stage.clientWidth / WIDTH;
@@ -415,12 +424,16 @@
         return svg("svg", { width: side, height: side },
           svg("circle", { cx: r + 1, cy: r + 1, r, class: "ex-disc ex-sample" }));
       };
-      const key = (width, path, name) => svg("svg", { width, height: 12, class: name }, svg("path", { d: path }));
+      const { groups } = this.block;
+      const dots = Array.from({ length: groups }, (_, group) =>
+        svg("circle", { cx: 5 + 11 * group, cy: 6, r: 4.5, fill: this.groupColor(group) }));
       this.legend.replaceChildren(
-        html("span", {}, key(12, "M6 1v10M1 6h10", "ex-key-cross"), "reference point"),
-        html("span", {}, disc(1), `even share, ${percent(1 / keys)}`),
+        this.queryKey(),
+        this.key(12, "ex-key-cross", "reference point", svg("path", { d: "M6 1v10M1 6h10" })),
+        html("span", {}, disc(1), `even share of attention, ${percent(1 / keys)}`),
         html("span", {}, disc(4), percent(Math.min(1, 4 / keys))),
-        html("span", {}, key(26, "M0 6h26", "ex-key-window"), "window, for comparison"),
+        this.key(11 * groups, "ex-key-groups", groups === 1 ? "one group" : `${groups} groups of channels`, ...dots),
+        this.key(26, "ex-key-window", "window, for comparison", svg("path", { d: "M0 6h26" })),
       );
     }
   }
@@ -530,7 +543,7 @@
       bar.append(tick(0, "0"), tick(1, `even share, ${percent(1 / tokens)}`));
       if (tokens > 4) bar.append(tick(4, percent(4 / tokens)));
       if (tokens > 16) bar.append(tick(16, percent(16 / tokens)));
-      this.legend.replaceChildren(bar);
+      this.legend.replaceChildren(this.queryKey(), html("span", {}, "color: attention to a token"), bar);
     }
   }
 
