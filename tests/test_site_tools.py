@@ -114,6 +114,7 @@ def test_formulas_suit_browsers() -> None:
     assert '<munder><mo movablelimits="true">∑</mo>' in to_mathml(r"\sum_i x_i", "inline")
     assert "<mi>f</mi><mo lspace" in to_mathml("f'(x)", "inline")
     assert to_mathml(r"\begin{aligned} a &= b \\[4pt] c &= d \end{aligned}", "block").count("<mtr>") == 2
+    assert ">aligned<" in to_mathml(r"\text{aligned}", "inline")  # the word, not the environment
 
 
 @pytest.mark.parametrize("latex", [r"\nonsense{x}", r"a & b", r"\frac{a}{b", r"\left( x"])
@@ -133,7 +134,7 @@ def test_two_numbers_of_one_formula_are_an_error() -> None:
 def test_notebook_has_the_page(tmp_path: Path) -> None:
     (tmp_path / "a.svg").write_text("<svg/>")
     page = (
-        "# Title\n\nSee [linear][minidat.ops.linear] and [next](03-x.md){ .b }.\n\n![A picture](a.svg)\n\n"
+        "# Title\n\nSee [linear][minidat.ops.linear] and [next](03-x.md){ .b }.\n\n![5 > 4](a.svg)\n\n"
         '!!! note "In the paper"\n\n    Words.\n\n    ```python\n    1 + 1\n    ```\n\n    More.\n\nAfter.'
     )
     blocks = list(split_blocks(page))
@@ -142,8 +143,8 @@ def test_notebook_has_the_page(tmp_path: Path) -> None:
     assert "pip install" in "".join(introduction["source"])
     text = "".join(first["source"])
     assert "See linear and next." in text
-    assert "(attachment:a.svg)" in text
-    assert "a.svg" in first["attachments"]
+    assert '<img alt="5 &gt; 4" src="data:image/svg+xml;base64,PHN2Zy8+">' in text
+    assert "attachments" not in first  # JupyterLab shows none that is SVG
     assert "> **In the paper**\n>\n>\n> Words." in text
     assert "".join(code["source"]) == "1 + 1"
     assert [output["output_type"] for output in code["outputs"]] == ["stream", "display_data"]

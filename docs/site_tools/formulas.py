@@ -15,7 +15,7 @@ INLINE = re.compile(r'(\(?)<span class="arithmatex">\\\((.*?)\\\)</span>([.,;:?!
 DISPLAY = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
 TAG = re.compile(r"\\tag\{([^{}]*)\}")
 ROW_SPACE = re.compile(r"\\\\\[[\w.]+\]")  # the [4pt] of \\[4pt]
-ENVIRONMENTS = {"{aligned}": "{align*}", "{gathered}": "{gather*}"}  # latex2mathml knows only these names
+ENVIRONMENT = re.compile(r"\\(begin|end)\{(align|gather)ed\}")  # latex2mathml knows them as align* and gather*
 
 MATHML = "http://www.w3.org/1998/Math/MathML"
 ET.register_namespace("", MATHML)
@@ -39,9 +39,7 @@ def to_mathml(latex: str, display: str) -> str:
     """A <math> element; display: "inline" or "block". Its alttext is the LaTeX, which is also what copying gives."""
     if latex.replace(r"\{", "").count("{") != latex.replace(r"\}", "").count("}"):
         raise FormulaError(f"{latex}: its braces do not match")
-    known = ROW_SPACE.sub(r"\\\\", latex)
-    for name, replacement in ENVIRONMENTS.items():
-        known = known.replace(name, replacement)
+    known = ENVIRONMENT.sub(r"\\\1{\2*}", ROW_SPACE.sub(r"\\\\", latex))
     try:
         formula = ET.fromstring(convert(known, display=display))
     except Exception as error:  # latex2mathml has many; what it makes of a stray & is no XML

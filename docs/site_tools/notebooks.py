@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import mimetypes
 import platform
@@ -84,7 +85,7 @@ def make_notebook(blocks: Sequence[Block], outputs: Sequence[Outputs], title: st
         if block.language == "python":
             cells.append(nbformat.v4.new_code_cell(block.text, outputs=_notebook_outputs(next(remaining))))
         elif text := prose.translate(block):
-            cells.append(_with_pictures(text, folder))
+            cells.append(nbformat.v4.new_markdown_cell(_with_pictures(text, folder)))
     for i, cell in enumerate(cells):
         cell.id = f"cell-{i}"
     for i, cell in enumerate((cell for cell in cells if cell.cell_type == "code"), start=1):
@@ -139,20 +140,19 @@ class _Prose:
         return EMPTY_QUOTATION.sub("", text.strip())
 
 
-def _with_pictures(text: str, folder: Path) -> Any:
-    """A Markdown cell that carries the picture files it shows."""
-    attachments = {}
+def _with_pictures(text: str, folder: Path) -> str:
+    """The text with the picture files that it shows written into it.
 
-    def attach(picture: re.Match[str]) -> str:
+    As data URIs in <img>: JupyterLab refuses SVG as an attachment of the cell, VS Code refuses it in ![...](...).
+    """
+
+    def embed(picture: re.Match[str]) -> str:
         file = folder / picture["path"]
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-        attachments[file.name] = {kind: base64.b64encode(file.read_bytes()).decode("ascii")}
-        return f"![{picture['alt']}](attachment:{file.name})"
+        data = base64.b64encode(file.read_bytes()).decode("ascii")
+        return f'<img alt="{html.escape(picture["alt"])}" src="data:{kind};base64,{data}">'
 
-    cell = nbformat.v4.new_markdown_cell(PICTURE_LINK.sub(attach, text))
-    if attachments:
-        cell.attachments = attachments
-    return cell
+    return PICTURE_LINK.sub(embed, text)
 
 
 @cache
