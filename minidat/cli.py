@@ -274,11 +274,7 @@ def _add_evaluate(commands: Any) -> None:
     )
     command.add_argument("--batch", type=int, default=64, metavar="N", help="pictures at once (default: 64)")
     command.add_argument("--confusion", metavar="FILE", help="draw what is taken for what: the .png file to write")
-    command.add_argument(
-        "--skip-unreadable",
-        action="store_true",
-        help="leave out pictures that cannot be read, and name them on stderr (default: they are an error)",
-    )
+    _add_skip_unreadable(command)
     command.add_argument("--json", action="store_true", help="print one object for programs")
     command.set_defaults(run=_evaluate)
 
@@ -293,12 +289,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     weights = _weights(arguments)
     model = load_model(weights)
     dataset = open_dataset(arguments.data, arguments.split, default_split="test")
-    skipped: list[MinidatError] = []
-    on_error = skipped.append if arguments.skip_unreadable else None
-    with _progress_bar("images") as progress:
+    with _skipping(arguments) as on_error, _progress_bar("images") as progress:
         evaluation = evaluate(model, dataset, batch=arguments.batch, progress=progress, on_error=on_error)
-    for error in skipped:
-        print(f"minidat: skipped: {printable(str(error))}", file=sys.stderr)
     if arguments.confusion is not None:
         save_picture(draw_confusion_matrix(*evaluation.occurring()), arguments.confusion)
     if arguments.json:
@@ -306,6 +298,23 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     else:
         print(f"{weights} on {dataset.name}")
         print(format_evaluation(evaluation))
+
+
+def _add_skip_unreadable(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out pictures that cannot be read, and name them on stderr (default: they are an error)",
+    )
+
+
+@contextmanager
+def _skipping(arguments: argparse.Namespace) -> Iterator[Callable[[MinidatError], None] | None]:
+    """What is to be called for each unreadable picture, None if they are not to be skipped; names them at the end."""
+    skipped: list[MinidatError] = []
+    yield skipped.append if arguments.skip_unreadable else None
+    for error in skipped:
+        print(f"minidat: skipped: {printable(str(error))}", file=sys.stderr)
 
 
 @contextmanager
@@ -359,6 +368,7 @@ def _add_train(commands: Any) -> None:
     command.add_argument(
         "--recipe", metavar="FILE", help="a .json file with fields of Recipe, augmentation among them; options go first"
     )
+    _add_skip_unreadable(command)
     command.add_argument("--resume", action="store_true", help="go on with the run in the folder, if there is one")
     command.set_defaults(run=_train)
 
@@ -393,8 +403,8 @@ def _train(arguments: argparse.Namespace) -> None:
     )
 
     dataset = open_dataset(arguments.data, arguments.split, default_split="train")
-    with _progress_bar("images read") as progress:
-        images, labels = dataset.load_all(config.image_size, progress=progress)
+    with _skipping(arguments) as on_error, _progress_bar("images read") as progress:
+        images, labels = dataset.load_all(config.image_size, progress=progress, on_error=on_error)
     parts = split_validation(labels, fraction=arguments.validation, seed=recipe.seed)
     training, validation = (
         ArrayDataset(images[part], labels[part], dataset.classes, name=dataset.name) for part in parts

@@ -317,6 +317,19 @@ def test_bad_input_is_one_line(folder, capsys, options, message):
     assert "\n" not in errors
 
 
+def test_skips_unreadable_pictures_if_asked(folder, capsys):
+    bad = folder / "data" / "class 0" / "bad.png"
+    bad.write_bytes(b"nothing")
+    try:
+        arguments = [*command(folder, "skipping")[3:], "--epochs", "1", "--workers", "1"]
+        assert main(arguments) == 2
+        assert "bad.png" in capsys.readouterr().err
+        assert main([*arguments, "--skip-unreadable"]) == 0
+        assert f"minidat: skipped: {bad}: " in capsys.readouterr().err
+    finally:
+        bad.unlink()
+
+
 def test_goes_on_from_weights_of_other_classes(folder, tmp_path, capsys):
     """Fine-tuning: the classifier of a folder with other class names is drawn anew, all else is taken over."""
     (tmp_path / "data").mkdir()
