@@ -23,12 +23,12 @@ def test_gelu(x: np.ndarray, factor: float, in_chunks: bool) -> None:
             check_against_torch(gelu, [x], {}, torch.nn.functional.gelu)
 
 
-def test_gelu_in_float32_is_exact_to_1e_6_everywhere() -> None:
+def test_gelu_in_float32_is_exact_to_6e_7_everywhere() -> None:
     x = np.linspace(-40, 40, 400_001).astype(np.float32)
     output, backward = gelu(x)
     exact, exact_backward = gelu(x.astype(np.float64))
-    assert np.abs(output - exact).max() < 1e-6  # PyTorch's own: 1.1e-6
-    assert np.abs(backward(np.ones_like(x))[0] - exact_backward(np.ones(x.shape))[0]).max() < 1e-6
+    assert np.abs(output - exact).max() < 6e-7  # PyTorch's own: 1.1e-6
+    assert np.abs(backward(np.ones_like(x))[0] - exact_backward(np.ones(x.shape))[0]).max() < 6e-7
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -36,7 +36,7 @@ def test_gelu_far_out_is_x_or_zero(dtype: type) -> None:
     x = np.array([-1e30, -1e4, -200, -0.0, 0.0, 200, 1e4, 1e30], dtype)
     output, backward = gelu(x)
     assert np.array_equal(output, np.maximum(x, 0))
-    assert np.allclose(backward(np.ones_like(x))[0], [0, 0, 0, 0.5, 0.5, 1, 1, 1], rtol=0, atol=1e-6)
+    assert np.allclose(backward(np.ones_like(x))[0], [0, 0, 0, 0.5, 0.5, 1, 1, 1], rtol=0, atol=3e-7)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "strided", "reversed"])
