@@ -3,10 +3,14 @@
     python examples/train_cifar10.py DATA OUTPUT [--resume]
 
 DATA: `cifar-10-python.tar.gz` as published, or a folder or .zip of pictures, train/<class>/<picture>. Only its training
-images are read; VALIDATION of them are kept for validation. OUTPUT: a folder for weights, log, learning curve and
-checkpoints. Interrupt it as you like, with Ctrl-C or worse, and go on with --resume: the result is the same.
+images are read; VALIDATION of them are kept for validation. OUTPUT: a folder for three runs, `first`, `second` and
+`third`, each with its weights, log, learning curve and checkpoints, and each going on from the weights of the one before
+it: the second with the learning rate raised once more, the third, a short one, with images that are hardly changed.
+Interrupt it as you like, with Ctrl-C or worse, and go on with --resume: the result is the same.
 """
 
+import dataclasses
+import os
 import sys
 from argparse import RawDescriptionHelpFormatter
 
@@ -39,7 +43,7 @@ MODEL = ModelConfig(
         StageConfig(256, 8, ("deformable",), deformable=DeformableConfig(4, kernel=3)),
     ),
 )
-RECIPE = Recipe(
+FIRST = Recipe(
     epochs=24,
     batch=128,
     learning_rate=1.5e-3,
@@ -47,6 +51,15 @@ RECIPE = Recipe(
     clip_norm=2.0,
     augmentation=Augmentation(operations=1, magnitude=5.0, mixup_alpha=None, cutmix_alpha=None),
     workers=2,
+)
+SECOND = dataclasses.replace(FIRST, learning_rate=1e-3, seed=1)
+THIRD = dataclasses.replace(
+    FIRST,
+    epochs=3,
+    learning_rate=4e-4,
+    warmup_epochs=0.25,
+    augmentation=Augmentation(operations=0, erasing=0.0, mixup_alpha=None, cutmix_alpha=None),
+    seed=2,
 )
 
 
@@ -61,8 +74,21 @@ def main() -> int:
         images, labels = dataset.load_all()
         kept, held_out = split_validation(labels, count=VALIDATION)
         training, validation = (ArrayDataset(images[part], labels[part], dataset.classes) for part in (kept, held_out))
-        with show_progress() as progress:
-            train(MODEL, training, validation, RECIPE, arguments.output, resume=arguments.resume, progress=progress)
+        weights = None
+        for name, recipe in (("first", FIRST), ("second", SECOND), ("third", THIRD)):
+            folder = os.path.join(arguments.output, name)
+            with show_progress() as progress:
+                model = train(
+                    MODEL,
+                    training,
+                    validation,
+                    recipe,
+                    folder,
+                    initial=weights,
+                    resume=arguments.resume,
+                    progress=progress,
+                )
+            weights = model.state_dict()
     except MinidatError as error:
         print(f"train_cifar10: error: {error}", file=sys.stderr)
         return 2
