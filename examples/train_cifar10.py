@@ -4,8 +4,8 @@
 
 DATA: `cifar-10-python.tar.gz` as published, or a folder or .zip of pictures, train/<class>/<picture>. Only its training
 images are read; VALIDATION of them are kept for validation. OUTPUT: a folder for three runs, `first`, `second` and
-`third`, each with its weights, log, learning curve and checkpoints, and each going on from the weights of the one before
-it: the second with the learning rate raised once more, the third, a short one, with images that are hardly changed.
+`third`, each with its weights, log, learning curve and checkpoints. Each goes on from the weights of the one before:
+the second with the learning rate raised once more, the third, a short one, with images that are hardly changed.
 Interrupt it as you like, with Ctrl-C or worse, and go on with --resume: the result is the same.
 """
 
@@ -93,7 +93,7 @@ def main() -> int:
         print(f"train_cifar10: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interruption:
-        print(f"train_cifar10: {interruption}; go on with --resume", file=sys.stderr)
+        print(f"train_cifar10: {str(interruption) or 'interrupted'}; go on with --resume", file=sys.stderr)
         return 130
     return 0
 
