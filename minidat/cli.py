@@ -67,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_weights(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--weights", metavar="FILE", help="the model: a .npz or .pth file (default: the one that comes with minidat)"
+    )
+
+
 def _weights(arguments: argparse.Namespace) -> str | os.PathLike[str]:
     """The file that --weights names, or else the one that comes with minidat."""
     from .classification import default_weights
@@ -135,9 +141,7 @@ def _add_visualize(commands: Any) -> None:
         "and how much attention they get; for window and neighborhood attention, a heat map.",
     )
     command.add_argument("image", metavar="IMAGE", help="a JPEG, PNG, WebP, GIF, TIFF or BMP file")
-    command.add_argument(
-        "--weights", metavar="FILE", help="the model: a .npz or .pth file (default: the one that comes with minidat)"
-    )
+    _add_weights(command)
     command.add_argument(
         "--output", metavar="FILE", help="the .png file to write (default: <IMAGE>_attention.png, here)"
     )
@@ -259,9 +263,7 @@ def _add_evaluate(commands: Any) -> None:
         help="the accuracy of a model on a data set",
         description="Classify all pictures of a data set: top-1 and top-5 accuracy, class by class.",
     )
-    command.add_argument(
-        "--weights", metavar="FILE", help="the model: a .npz or .pth file (default: the one that comes with minidat)"
-    )
+    _add_weights(command)
     command.add_argument(
         "--data",
         required=True,
