@@ -351,6 +351,18 @@ def test_fuzz_bytes(tmp_path: Path, content: bytes, edits: list[tuple[float, byt
     assert peak_of(lambda: load_model(path)) < 2 * len(content) + BUDGET
 
 
+def test_a_dtype_that_is_no_text(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.npz"
+    path.write_bytes(content)
+    with zipfile.ZipFile(path) as archive:
+        name = archive.namelist()[1]
+        changed = bytearray(archive.read(name))
+    changed[21] = 0x80  # the first character of the dtype
+    rewrite(path, {name: bytes(changed)})
+    with pytest.raises(CheckpointError, match=r"has dtype .*, expected numbers"):
+        load_model(path)
+
+
 @settings(quick_fixtures, max_examples=50)
 @given(
     record=st.integers(0, 1000),

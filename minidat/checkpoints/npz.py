@@ -145,9 +145,10 @@ def _read_array(archive: Archive, name: str, dtype: Any) -> np.ndarray:
         raise archive.error(f"{one_line(name)} has no plain .npy header: the file is damaged, or not written by NumPy")
     if header["descr"].endswith(b"O"):
         raise archive.error(f"{one_line(name)} holds pickled objects, expected numbers: minidat executes nothing")
+    description = header["descr"].decode("latin-1")  # whatever the bytes
     if DTYPE.fullmatch(header["descr"]) is None:
-        raise archive.error(f"{one_line(name)} has dtype {one_line(header['descr'].decode())}, expected numbers")
-    stored_dtype = np.dtype(header["descr"].decode())
+        raise archive.error(f"{one_line(name)} has dtype {one_line(description)}, expected numbers")
+    stored_dtype = np.dtype(description)
     try:
         shape = tuple(int(size) for size in header["shape"].replace(b" ", b"").split(b",") if size)
         count = math.prod(shape)
