@@ -8,7 +8,7 @@ from .. import ops
 from ..nn import Backward, Context, LayerNorm, LayerScale, Module, depthwise_conv
 from .config import DEFORMABLE, NEIGHBORHOOD, SHIFTED_WINDOW, ModelConfig, StageConfig
 from .deformable_attention import DeformableAttention
-from .inference import infer_in_parts
+from .inference import infer_in_parts, plus_identity, residual
 from .mlp import MLP
 from .neighborhood_attention import NeighborhoodAttention
 from .window_attention import WindowAttention
@@ -34,21 +34,15 @@ class Block(Module):
         self.drop_rate = drop_rate
 
     def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
+        if not (context.gradients or context.training):
+            return self._infer(x, context), None  # type: ignore[return-value]
         if self.perception is not None:
             local, perception_backward = self.perception.forward(x, context)
-            x = _add(x, local)
+            x = residual(x, local)
         branch, attention_backward = self._branch(x, self.norm1, self.attention, self.scale1, context)
-        x = _add(x, branch)
-        if context.gradients or context.training or self.mlp.depthwise is not None:
-            branch, mlp_backward = self._branch(x, self.norm2, self.mlp, self.scale2, context)
-        else:  # each token by itself
-            tokens = x.reshape(-1, x.shape[-1])
-            branch = infer_in_parts(
-                lambda part: self._branch(tokens[part], self.norm2, self.mlp, self.scale2, context)[0],
-                tokens,
-                len(self.mlp.fc1.weight.value),
-            ).reshape(x.shape)
-        output = _add(x, branch)
+        x = residual(x, branch)
+        branch, mlp_backward = self._branch(x, self.norm2, self.mlp, self.scale2, context)
+        output = residual(x, branch)
 
         def backward(d_output: np.ndarray) -> np.ndarray:
             d_x = d_output + mlp_backward(d_output)
@@ -80,11 +74,23 @@ class Block(Module):
 
         return branch, backward
 
+    def _infer(self, x: np.ndarray, context: Context) -> np.ndarray:
+        """The same with fewer passes over the map, and nothing kept."""
+        if self.perception is not None:
+            weight, bias = self.perception.weight.value, self.perception.bias
+            x, _ = context.apply(ops.conv2d, x, plus_identity(weight), bias, padding=1, groups=x.shape[-1])
 
-def _add(x: np.ndarray, branch: np.ndarray) -> np.ndarray:
-    """x + branch, in the memory of the branch: no operator that ends one needs its output for its backward."""
-    branch += x
-    return branch
+        def branch(part: np.ndarray, norm: LayerNorm, layer: Module, scale: LayerScale | None) -> np.ndarray:
+            output, _ = layer.forward(norm.forward(part, context)[0], context)
+            return residual(part, output, None if scale is None else scale.weight.value)
+
+        x = branch(x, self.norm1, self.attention, self.scale1)
+        if self.mlp.depthwise is not None:
+            return branch(x, self.norm2, self.mlp, self.scale2)
+        tokens = x.reshape(-1, x.shape[-1])  # each by itself
+        hidden = len(self.mlp.fc1.weight.value)
+        output = infer_in_parts(lambda part: branch(tokens[part], self.norm2, self.mlp, self.scale2), tokens, hidden)
+        return output.reshape(x.shape)
 
 
 class Stage(Module):

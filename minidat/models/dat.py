@@ -10,6 +10,7 @@ from .. import ops
 from ..errors import ConfigError
 from ..nn import Backward, Context, LayerNorm, Linear, Module
 from ..nn.module import check_images
+from . import team
 from .block import Stage
 from .config import ModelConfig, as_image_size, check_dtype, get_config
 from .patch_embedding import ConvolutionalPatchEmbedding, Downsampling, PatchEmbedding
@@ -50,7 +51,10 @@ class DAT(Module):
 
     def features(self, images: np.ndarray) -> list[np.ndarray]:
         """The four stages' maps, for dense prediction: (B, H / p, W / p, dim), then half the size each (inference)."""
-        return self.forward_features(images, Context())[0]
+        images, context = np.asarray(images), Context()
+        check_images(images)
+        features = team.run(self, "forward_features", images, context)
+        return self.forward_features(images, context)[0] if features is None else features
 
     def forward_features(self, images: np.ndarray, context: Context) -> tuple[list[np.ndarray], Backward]:
         """As `features`; backward takes four gradients in a list, None for an unused map, and returns d_images."""
@@ -83,6 +87,11 @@ class DAT(Module):
         return features, backward
 
     def forward(self, images: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
+        images = np.asarray(images)
+        check_images(images)
+        logits = team.run(self, "forward", images, context)
+        if logits is not None:
+            return logits, None  # type: ignore[return-value]
         features, features_backward = self.forward_features(images, context)
         x, norm_backward = self.norm.forward(features[-1], context)
         pooled, pool_backward = context.apply(ops.global_average_pool, x)

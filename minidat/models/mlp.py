@@ -6,7 +6,8 @@ import numpy as np
 
 from .. import ops
 from ..nn import Backward, Context, Linear, Module, depthwise_conv
-from ..ops._threads import parallel
+from ..ops._threads import chunked, empty, parallel, slices
+from .inference import plus_identity
 
 MLP_GRAIN = 4_000_000  # multiply-adds of one layer that are worth waking a thread for
 
@@ -31,7 +32,7 @@ class MLP(Module):
         if self.depthwise is not None:
             local, depthwise_backward = self.depthwise.forward(h, context)
             h += local
-        h, gelu_backward = context.apply(ops.gelu, h)
+        h, gelu_backward = context.apply(ops.gelu, h, inference=not context.gradients)
         output, fc2_backward = self.fc2.forward(h, context)
 
         def backward(d_output: np.ndarray) -> np.ndarray:
@@ -61,28 +62,40 @@ def mlp_inference(
     (the tensor parallelism of Megatron-LM, arXiv 1909.08053, Fig. 3a): threads meet once, not at every operator.
     """
     tokens = x.reshape(-1, x.shape[-1])  # (N, C)
-    shares: dict[int, np.ndarray] = {}
+    shares = slices(len(weight1), grain=1 + MLP_GRAIN // tokens.size)
+    partial_sums = empty((len(shares), *tokens.shape), x.dtype)
 
-    def plain_share(start: int, stop: int) -> None:
-        h = weight1[start:stop] @ tokens.T  # (units, N): with tokens as columns OpenBLAS is a tenth faster
-        h += bias1[start:stop, None]
+    def plain(units: slice) -> np.ndarray:
+        h = weight1[units] @ tokens.T  # (units, N): with tokens as columns OpenBLAS is a tenth faster
+        h += bias1[units, None]
         h, _ = ops.gelu(h, inference=True)
-        shares[start] = np.ascontiguousarray((weight2[:, start:stop] @ h).T)
+        return (weight2[:, units] @ h).T
 
-    def convolutional_share(start: int, stop: int) -> None:
+    def convolutional(units: slice) -> np.ndarray:
         assert depthwise_weight is not None
         assert depthwise_bias is not None
-        units = slice(start, stop)
         h, _ = ops.linear(x, weight1[units], bias1[units])
-        local, _ = ops.conv2d(h, depthwise_weight[units], depthwise_bias[units], padding=1, groups=stop - start)
-        h += local
+        kernel = plus_identity(depthwise_weight[units])
+        h, _ = ops.conv2d(h, kernel, depthwise_bias[units], padding=1, groups=len(kernel))
         h, _ = ops.gelu(h, inference=True)
-        shares[start] = ops.linear(h, weight2[:, units], None)[0].reshape(tokens.shape)
+        return ops.linear(h, weight2[:, units], None)[0].reshape(tokens.shape)
 
-    share = plain_share if depthwise_weight is None else convolutional_share
-    parallel(share, len(weight1), grain=1 + MLP_GRAIN // tokens.size)
-    output, *others = (shares[start] for start in sorted(shares))
-    output += bias2
-    for other in others:
-        output += other
-    return output.reshape(x.shape), None
+    def sum_some(start: int, stop: int) -> None:
+        for i in range(start, stop):
+            partial_sums[i] = (plain if depthwise_weight is None else convolutional)(shares[i])
+
+    parallel(sum_some, len(shares))
+    return sum_partial(partial_sums, bias2).reshape(x.shape), None
+
+
+def sum_partial(partial_sums: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """What the shares of a sum, (shares, N, C), and the bias (C,) add up to: (N, C)."""
+    output = empty(partial_sums.shape[1:], bias.dtype)
+
+    def work(part: slice) -> None:
+        np.add(partial_sums[0, part], bias, out=output[part])
+        for partial_sum in partial_sums[1:]:
+            output[part] += partial_sum[part]
+
+    chunked(work, *output.shape)
+    return output

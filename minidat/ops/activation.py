@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ._threads import chunked
+from ._threads import chunked, current, empty
 
 Backward = Callable[[np.ndarray], tuple[np.ndarray]]
 
@@ -73,7 +73,7 @@ def gelu(x: np.ndarray, *, inference: bool = False) -> tuple[np.ndarray, Backwar
     Reference: arXiv 1606.08415, section 2; torch.nn.functional.gelu.
     """
     rows = x.reshape(-1, x.shape[-1]) if x.ndim > 1 and x.flags.c_contiguous else np.ascontiguousarray(x).reshape(-1, 1)
-    output = rows if inference else np.empty_like(rows)
+    output = rows if inference and current() is None else empty(rows.shape, rows.dtype)
     derivative = None if inference else np.empty_like(rows)  # Phi(x) + x phi(x): all that backward needs
     gelu_part = _gelu_float32 if x.dtype == np.float32 else _gelu_exact
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ._shapes import check, unbroadcast
-from ._threads import CACHE_FLOATS, parallel, thread_count
+from ._threads import CACHE_FLOATS, empty, parallel, thread_count
 
 
 def attention(
@@ -45,7 +45,7 @@ def attention(
         full_bias = np.broadcast_to(bias, scores_shape)
     probabilities = None if inference else np.empty(scores_shape, query.dtype)
     # tokens first in memory, then heads: the caller merges the heads without a copy
-    output = np.empty((*leading[:-1], queries, leading[-1], value.shape[-1]), query.dtype).swapaxes(-3, -2)
+    output = empty((*leading[:-1], queries, leading[-1], value.shape[-1]), query.dtype).swapaxes(-3, -2)
     blocks = list(_blocks(leading, keys * queries))
 
     def work(start: int, stop: int) -> None:

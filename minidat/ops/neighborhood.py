@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._shapes import check
-from ._threads import CACHE_FLOATS, parallel
+from ._threads import CACHE_FLOATS, empty, parallel
 from .activation import softmax
 
 Gradients = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -45,7 +45,7 @@ def neighborhood_attention(
     rows, first_keys = len(tiling.kinds), tiling.first_keys[0]
     biases = _spread_bias(bias, tiling)  # (kinds, keys, heads, tiles, queries)
     query_tiles = _cut(query, tiling)
-    output_tiles = np.empty(query_tiles.shape, query.dtype)
+    output_tiles = empty(query_tiles.shape, query.dtype)
     log_sums = np.empty((batch, rows, *biases.shape[2:]), query.dtype)  # log of each query's sum of exponentials
 
     def attend(start: int, stop: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._shapes import check
-from ._threads import chunked
+from ._threads import chunked, empty
 
 FORWARD_GRAIN = 131072  # numbers to normalise that are worth waking a thread for
 
@@ -22,7 +22,7 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: floa
     check(bias.shape == weight.shape, "layer_norm", "bias", bias.shape, weight.shape)
     channels = x.shape[-1]
     rows = x.reshape(-1, channels)  # (N, C)
-    output = np.empty_like(rows)
+    output = empty(rows.shape, rows.dtype)
     mean = np.empty((len(rows), 1), x.dtype)
     inverse_std = np.empty((len(rows), 1), x.dtype)
     averaging = np.full(channels, 1 / channels, x.dtype)  # as a product with this, a mean is four times faster

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from ._shapes import check
-from ._threads import parallel, thread_count
+from ._threads import empty, parallel, thread_count
 
+CORNERS = (0, 0), (0, 1), (1, 0), (1, 1)  # (dy, dx) from the pixel above and to the left of a position
+SAMPLES_GRAIN = 65536  # numbers to read from a map that are worth waking a thread for
 PARTIAL_SUMS_FLOATS = 524288  # of a bias table contracted with the columns of some keys
 
 # --- the grid and the offsets -----------------------------------------------------------------------------------------
@@ -56,10 +58,9 @@ def sampling_points(offsets: np.ndarray, *, rule: str, range_factor: float | Non
     """
     check(offsets.dtype.kind == "f", "sampling_points", "offsets", offsets.dtype, "floats")
     height, width = offsets.shape[2:4]
-    reference = np.stack(
-        np.meshgrid(*(reference_points(n, rule=rule, dtype=offsets.dtype) for n in (height, width)), indexing="ij"),
-        axis=-1,
-    )  # (Hk, Wk, 2)
+    lines = (reference_points(n, rule=rule, dtype=offsets.dtype) for n in (height, width))
+    reference = np.empty((height, width, 2), offsets.dtype)
+    reference[..., 0], reference[..., 1] = np.ix_(*lines)
 
     if range_factor is not None:
         cells = np.array([height, width], offsets.dtype) - (rule == "dat++")
@@ -108,41 +109,45 @@ def grid_sample(x: np.ndarray, positions: np.ndarray, *, align_corners: bool = T
 
     # a map of vectors: x[b, y, x, g] is row ((b H + y) W + x) groups + g of this matrix
     vectors = x.reshape(batch * height * width * groups, channels // groups)
-    image = np.arange(batch)[:, None, None, None]
-    group = np.arange(groups)[:, None, None]
+    first_row = np.arange(batch)[:, None, None, None] * (height * width * groups) + np.arange(groups)[:, None, None]
 
-    def corner(dy: int, dx: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers of the pixels at (y0 + dy, x0 + dx), and 1 where there is such a pixel, 0 where there is none."""
-        y, x_ = y0 + dy, x0 + dx
-        exists = (y >= 0) & (y < height) & (x_ >= 0) & (x_ < width)
-        y, x_ = np.where(exists, y, 0).astype(np.intp), np.where(exists, x_, 0).astype(np.intp)
-        row = (image * height + y) * width + x_
-        return row * groups + group, exists.astype(x.dtype)
+    def line(pixel: np.ndarray, size: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """What row or column `pixel` adds to a row number, and 1 where there is such a pixel, 0 where there is none."""
+        exists = (pixel >= 0) & (pixel < size)
+        return np.where(exists, pixel, 0).astype(np.intp) * step, exists
 
-    corners = []  # (row numbers, weight, d weight / d y, d weight / d x), each (B, groups, Hs, Ws)
-    for dy, weight_y in ((0, 1 - fraction_y), (1, fraction_y)):
-        for dx, weight_x in ((0, 1 - fraction_x), (1, fraction_x)):
-            row, exists = corner(dy, dx)
-            slopes = (2 * dy - 1) * weight_x * exists, (2 * dx - 1) * weight_y * exists
-            corners.append((row, weight_y * weight_x * exists, *slopes))
+    weights_y, weights_x = (1 - fraction_y, fraction_y), (1 - fraction_x, fraction_x)
+    lines_y = [line(y0 + dy, height, width * groups) for dy in (0, 1)]
+    lines_x = [line(x0 + dx, width, groups) for dx in (0, 1)]
+    corners = []  # (row numbers, weight), each (B, groups, Hs, Ws)
+    for dy, dx in CORNERS:
+        (row, row_exists), (column, column_exists) = lines_y[dy], lines_x[dx]
+        corners.append((first_row + row + column, weights_y[dy] * weights_x[dx] * (row_exists & column_exists)))
 
-    output = np.zeros((batch, groups, rows, columns, channels // groups), x.dtype)
-    for row, weight, _, _ in corners:
-        output += vectors[row] * weight[..., None]
+    samples = empty((batch * groups * rows * columns, channels // groups), x.dtype)
+
+    def read(start: int, stop: int) -> None:
+        samples[start:stop] = 0
+        for row, weight in corners:
+            samples[start:stop] += vectors[row.reshape(-1)[start:stop]] * weight.reshape(-1)[start:stop, None]
+
+    parallel(read, len(samples), grain=1 + SAMPLES_GRAIN * groups // max(1, channels))
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         d_samples = d_output.reshape(batch, rows, columns, groups, -1).transpose(0, 3, 1, 2, 4)  # as output
         d_y, d_x = np.zeros_like(pixels_y), np.zeros_like(pixels_x)
-        for row, _, slope_y, slope_x in corners:
+        for (dy, dx), (row, _) in zip(CORNERS, corners, strict=True):
             agreement = np.einsum("bghwc,bghwc->bghw", vectors[row], d_samples)
-            d_y += agreement * slope_y
-            d_x += agreement * slope_x
+            agreement *= lines_y[dy][1] & lines_x[dx][1]
+            d_y += (2 * dy - 1) * weights_x[dx] * agreement  # the slopes of the hat functions
+            d_x += (2 * dx - 1) * weights_y[dy] * agreement
         d_positions = np.stack([d_y * scale_y, d_x * scale_x], axis=-1)
         d_vectors = _scatter(corners, d_samples.reshape(-1, channels // groups), len(vectors))
         return d_vectors.reshape(x.shape), d_positions
 
     # (B, groups, Hs, Ws, Cg) -> (B, Hs, Ws, groups Cg)
-    return output.transpose(0, 2, 3, 1, 4).reshape(batch, rows, columns, channels), backward
+    output = samples.reshape(batch, groups, rows, columns, channels // groups).transpose(0, 2, 3, 1, 4)
+    return output.reshape(batch, rows, columns, channels), backward
 
 
 def _to_pixels(positions: np.ndarray, size: int, align_corners: bool) -> tuple[np.ndarray, Any]:
@@ -161,8 +166,8 @@ def _scatter(corners: list[Any], d_samples: np.ndarray, count: int) -> np.ndarra
     """
     from scipy.sparse import csr_array
 
-    pixel = np.concatenate([row.ravel() for row, *_ in corners])
-    weight = np.concatenate([weight.ravel() for _, weight, *_ in corners])
+    pixel = np.concatenate([row.ravel() for row, _ in corners])
+    weight = np.concatenate([weight.ravel() for _, weight in corners])
     sample = np.tile(np.arange(len(d_samples)), len(corners))
     return csr_array((weight, (pixel, sample)), shape=(count, len(d_samples))) @ d_samples
 
@@ -193,7 +198,7 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
     )
     heads, table_rows, table_columns = len(table) // groups, *table.shape[1:]
     output_shape = (batch, groups, heads, keys, grid_rows, grid_columns)
-    output = np.empty(output_shape, table.dtype)
+    output = empty(output_shape, table.dtype)
     stacked_table = table.reshape(groups, heads * table_rows, table_columns)
     tasks = _tasks(batch, groups, keys, heads * table_rows * grid_columns)
 

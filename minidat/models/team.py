@@ -1,0 +1,384 @@
+"""Helper processes that run a model's forward pass together with this one: see `minidat.ops._team` for how.
+
+They start when a second single image is passed through a model, and serve all models from then on. Until they are
+ready, and where they cannot be had, threads do the work: helpers need Linux on x86-64, whose stores other cores see in
+the order they were made. For every pass a helper is told all of the model's state but the numbers, and the weights lie
+in memory that it sees; so it is never out of date.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import io
+import os
+import pickle
+import platform
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from mmap import mmap
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..nn import Context, Parameter
+from ..ops._team import NAP, Arena, Member, TeamError, current, run_as
+from ..ops._threads import alone, thread_count
+
+if TYPE_CHECKING:
+    from .dat import DAT
+
+MOST_MEMBERS = 8
+LOOKS = 40000  # of a helper for the next pass, before it sleeps: some milliseconds
+KEPT_BYTES = 2**26  # of memory that is free, from one pass to the next
+CONTROL_BYTES, MESSAGE_BYTES = 4096, 2**20  # at the start of the shared memory
+HELPER_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    # glibc keeps memory for the next operator, which otherwise would have to fetch its pages from the system again
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**26),
+}
+# numbers of 8 bytes in the control block; those from ARRIVALS on are 8 apart, one for each member
+PASS, MESSAGE, LENGTH, BROKEN = range(4)
+ARRIVALS, DONE, ASLEEP, DIGEST, TRAIL = (64 * i for i in range(1, 6))
+
+
+def run(model: DAT, method: str, images: np.ndarray, context: Context) -> Any:
+    """What model.method(images, context) returns first, computed by a team; None if there is none (yet).
+
+    A team takes plain inference of a single image. The first such pass of this process uses threads and starts nothing:
+    who classifies one image has his answer before a helper would be ready.
+    """
+    if context.gradients or context.training or context.trace is not None or context.local_trace is not None:
+        return None
+    if len(images) > 1 or current() is not None:
+        return None
+    _Team.asked += 1
+    if _Team.asked == 2:
+        _Team.start()
+    team = _Team.instance
+    if team is None or not team.ready():
+        return None
+    try:
+        with alone():  # the helpers have the other cores
+            return team.run(model, method, images, context)
+    except pickle.PicklingError:  # something in the model that is not minidat's
+        return None
+    except TeamError:
+        _Team.stop()
+        return None
+
+
+def await_helpers(seconds: float = 30.0) -> bool:
+    """Wait until the helper processes are ready, if they have been started: whether they are."""
+    deadline = time.monotonic() + seconds
+    while _Team.instance is not None and time.monotonic() < deadline:
+        if _Team.instance.ready():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def helper_processes() -> list[int]:
+    """The numbers of the helper processes."""
+    return [] if _Team.instance is None else [process.pid for process in _Team.instance.processes]
+
+
+class _Shared:
+    """The memory of a team: a block of counters, the message, the weights, and the results of a pass."""
+
+    def __init__(self, file: int, capacity: int) -> None:
+        self.file, self.capacity = file, capacity
+        self.memory = mmap(file, capacity)
+        self.address = np.frombuffer(self.memory, np.uint8, 1).ctypes.data
+        self.control = memoryview(self.memory)[:CONTROL_BYTES].cast("q")
+        self.message = memoryview(self.memory)[CONTROL_BYTES : CONTROL_BYTES + MESSAGE_BYTES]
+        self.weights = Arena(self.memory, CONTROL_BYTES + MESSAGE_BYTES, capacity // 2)
+        self.results = Arena(self.memory, capacity // 2, capacity)
+
+    def copy(self, array: np.ndarray) -> np.ndarray:
+        copied = self.weights.empty(array.shape, array.dtype)
+        copied[...] = array
+        return copied
+
+
+class _Team:
+    """This process and its helpers."""
+
+    instance: _Team | None = None
+    asked = 0  # passes that a team could have taken
+
+    @classmethod
+    def start(cls) -> None:
+        """Start the helpers, if that is possible here."""
+        if sys.platform != "linux" or platform.machine() != "x86_64" or thread_count() == 1 or not sys.executable:
+            return
+        try:
+            cls.instance = _Team(min(thread_count(), MOST_MEMBERS))
+        except OSError:  # no such memory, or no more processes
+            return
+        atexit.register(cls.stop)
+        os.register_at_fork(after_in_child=cls._leave)
+
+    @classmethod
+    def stop(cls) -> None:
+        """End the helpers, for good."""
+        team, cls.instance = cls.instance, None
+        if team is not None:
+            for process in team.processes:
+                process.kill()
+                process.communicate()
+
+    @classmethod
+    def _leave(cls) -> None:
+        """In a forked child: the helpers are not its own, and what it writes to its weights is not for its parent."""
+        team, cls.instance = cls.instance, None
+        if team is not None:
+            read_and_write, private_at_this_address = 0x3, 0x12
+            ctypes.CDLL(None).mmap(
+                ctypes.c_void_p(team.shared.address),
+                ctypes.c_size_t(team.shared.capacity),
+                read_and_write,
+                private_at_this_address,
+                team.shared.file,
+                ctypes.c_long(0),
+            )
+
+    def __init__(self, size: int) -> None:
+        file = os.memfd_create("minidat")
+        capacity = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # of addresses: no page is in use yet
+        os.ftruncate(file, capacity)
+        self.shared = _Shared(file, capacity)
+        self.program: _Program | None = None  # once the helpers have told that it is theirs, too
+        self._last_message = b""
+        command = f"import sys; sys.path[:] = {sys.path!r}; from minidat.models.team import serve; serve()"
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", command, *map(str, (file, capacity, rank, size))],
+                stdin=subprocess.PIPE,  # a byte wakes the helper, the end of the pipe ends it
+                pass_fds=[file],
+                env={**os.environ, **HELPER_ENVIRONMENT},
+                start_new_session=True,  # Ctrl-C is for this process alone
+            )
+            for rank in range(1, size)
+        ]
+
+    def ready(self) -> bool:
+        """Whether all helpers have started and run the same program as this process."""
+        if self.program is None:
+            digests = {self.shared.control[DIGEST + 8 * rank] for rank in self._ranks()}
+            program = _Program()
+            if any(process.poll() is not None for process in self.processes) or not digests <= {0, program.digest}:
+                _Team.stop()
+                return False
+            if 0 in digests:
+                return False
+            self.program = program
+        return self.program.unchanged()
+
+    def run(self, model: DAT, method: str, images: np.ndarray, context: Context) -> Any:
+        """As the function `run`; raises TeamError if a helper failed, PicklingError if it cannot have the model."""
+        shared, control = self.shared, self.shared.control
+        if shared.weights.reclaim() > KEPT_BYTES:  # a model has died
+            shared.weights.discard()
+        images = shared.copy(images)
+        message = _encode((model, method, images), shared)
+        if message != self._last_message:
+            shared.message[: len(message)] = message
+            control[LENGTH] = len(message)
+            control[MESSAGE] += 1
+            self._last_message = message
+        member = Member(0, 1 + len(self.processes), shared.results, control[ARRIVALS:], control[PASS] + 1, self._check)
+        control[PASS] += 1
+        self._wake()
+        try:
+            with _no_collection():
+                result, _ = run_as(member, lambda: getattr(model, method)(images, context))
+            member.meet()
+            if any(control[TRAIL + 8 * rank] != shared.results.trail for rank in self._ranks()):
+                raise TeamError("the members have made different arrays")
+            return [np.array(a) for a in result] if isinstance(result, list) else np.array(result)
+        except BaseException:
+            control[BROKEN] = control[PASS]
+            raise
+        finally:
+            while any(control[DONE + 8 * rank] < control[PASS] for rank in self._ranks()):
+                time.sleep(NAP)
+                self._check_processes()
+            shared.results.clear()
+            shared.results.discard(KEPT_BYTES)
+
+    def _ranks(self) -> range:
+        return range(1, 1 + len(self.processes))
+
+    def _check(self) -> None:
+        self._check_processes()
+        self._wake()
+        if self.shared.control[BROKEN] == self.shared.control[PASS]:
+            raise TeamError("a helper process has failed")
+
+    def _check_processes(self) -> None:
+        if any(process.poll() is not None for process in self.processes):
+            raise TeamError("a helper process has ended")
+
+    def _wake(self) -> None:
+        for rank, process in zip(self._ranks(), self.processes, strict=True):
+            if self.shared.control[ASLEEP + 8 * rank]:
+                assert process.stdin is not None
+                os.write(process.stdin.fileno(), b".")
+
+
+# --- the message ------------------------------------------------------------------------------------------------------
+
+
+class _Encoder(pickle.Pickler):
+    """Pickles minidat's objects; an array as its place in the shared memory, a parameter as its value alone.
+
+    Values move to the shared memory on the way, if they are not there yet.
+    """
+
+    def __init__(self, file: io.BytesIO, shared: _Shared) -> None:
+        super().__init__(file, protocol=5)
+        self.shared = shared
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is Parameter:
+            if value.value.base is not self.shared.memory:
+                value.value = self.shared.copy(value.value)
+            return _parameter, self._place(value.value)
+        if type(value) is np.ndarray and value.base is self.shared.memory:
+            return _array, self._place(value)
+        if isinstance(value, (type, FunctionType)) and value.__module__.split(".")[0] not in ("minidat", "numpy"):
+            raise pickle.PicklingError(f"{value.__module__} may be another module in another process")
+        return NotImplemented
+
+    def _place(self, array: np.ndarray) -> tuple[Any, ...]:
+        return array.shape, array.dtype.str, array.__array_interface__["data"][0] - self.shared.address, array.strides
+
+
+def _encode(value: Any, shared: _Shared) -> bytes:
+    file = io.BytesIO()
+    try:
+        _Encoder(file, shared).dump(value)
+    except (AttributeError, TypeError) as error:  # what pickle raises, too, for things it does not know
+        raise pickle.PicklingError(str(error)) from None
+    if file.tell() > MESSAGE_BYTES:
+        raise pickle.PicklingError(f"{file.tell()} bytes, more than {MESSAGE_BYTES}")
+    return file.getvalue()
+
+
+_received: _Shared  # in a helper
+
+
+def _array(shape: tuple[int, ...], dtype: str, offset: int, strides: tuple[int, ...]) -> np.ndarray:
+    return np.ndarray(shape, dtype, _received.memory, offset, strides)
+
+
+def _parameter(*place: Any) -> Parameter:
+    value = _array(*place)
+    parameter = Parameter(value.shape, lambda rng, shape: value)
+    parameter.value = value
+    return parameter
+
+
+class _Program:
+    """The functions, classes, methods and constants of the packages that a forward pass uses, as they are now.
+
+    `digest` is made from their names and the constants: the same in all processes in which none has been replaced.
+    """
+
+    def __init__(self) -> None:
+        self._spaces = []  # (a namespace, the names in it, what they stand for)
+        texts = []
+        for place, space in _namespaces():
+            names = [
+                name
+                for name, value in space.items()
+                if isinstance(value, (type, FunctionType)) or name.isupper() and not isinstance(value, np.ndarray)
+            ]
+            for name in names:
+                value = space[name]
+                what = f"{value.__module__} {value.__qualname__}" if hasattr(value, "__qualname__") else repr(value)
+                texts.append(f"{place}.{name} {what}")
+            self._spaces.append((space, names, [space[name] for name in names]))
+        self.digest = 1 + zlib.crc32("\n".join(sorted(texts)).encode())
+
+    def unchanged(self) -> bool:
+        return all(list(map(space.get, names)) == values for space, names, values in self._spaces)
+
+
+def _namespaces() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(name, content) of the modules, and of the classes in them."""
+    for package in ("ops", "nn", "models"):
+        for module in [m for name, m in sys.modules.items() if name.startswith(f"minidat.{package}")]:
+            yield module.__name__, vars(module)
+            for name, value in vars(module).items():
+                if isinstance(value, type) and value.__module__ == module.__name__:
+                    yield f"{module.__name__}.{name}", vars(value)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Arrays die when nothing refers to them any more, at the same point of the program in all processes."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+# --- in a helper process ----------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Take part in one pass after the other, until the process that started this one ends."""
+    global _received
+    file, capacity, rank, size = map(int, sys.argv[1:])
+    _received = shared = _Shared(file, capacity)
+    control, parent = shared.control, os.getppid()
+    gc.disable()
+
+    def check() -> None:
+        if control[BROKEN] == control[PASS]:
+            raise TeamError("another member has failed")
+        if os.getppid() != parent:
+            raise TeamError("there is nobody to help")
+
+    control[DIGEST + 8 * rank] = _Program().digest
+    message = 0
+    task: Any = None
+    with alone():
+        while _next_pass(control, rank):
+            try:
+                if control[MESSAGE] != message:
+                    message = control[MESSAGE]
+                    task = pickle.loads(shared.message[: control[LENGTH]])
+                    gc.collect()
+                model, method, images = task
+                member = Member(rank, size, shared.results, control[ARRIVALS:], control[PASS], check)
+                run_as(member, lambda: getattr(model, method)(images, Context()))  # noqa: B023
+                control[TRAIL + 8 * rank] = shared.results.trail
+                member.meet()
+            except Exception:  # the same goes wrong for all members, and the first of them will tell
+                control[BROKEN] = control[PASS]
+            control[DONE + 8 * rank] = control[PASS]
+
+
+def _next_pass(control: memoryview, rank: int) -> bool:
+    """Wait for a pass to begin; False if there will be none."""
+    while True:
+        for _ in range(LOOKS):
+            if control[PASS] != control[DONE + 8 * rank]:
+                return True
+        control[ASLEEP + 8 * rank] = 1
+        if control[PASS] == control[DONE + 8 * rank] and not os.read(0, 1):
+            return False
+        control[ASLEEP + 8 * rank] = 0

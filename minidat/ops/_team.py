@@ -1,0 +1,176 @@
+"""One program run by several processes at once, on arrays in memory that all of them see.
+
+Python's threads stand in each other's way: two of them that call short NumPy functions meet at the interpreter lock at
+every call. Processes have a lock each. So for a single image, whose operators take a fraction of a millisecond, the
+members of a team all run the same forward pass (SPMD: single program, multiple data). Outside of the regions of
+`_threads.parallel` each member computes everything for itself; in a region each works on its own slice, and writes it
+to arrays that came from `empty`. These lie at the same place for every member, since all make and drop the same arrays
+in the same order.
+
+`minidat.models.team` starts the processes and tells them what to run.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import weakref
+from bisect import bisect
+from collections import deque
+from collections.abc import Callable
+from mmap import MADV_REMOVE, PAGESIZE, mmap
+from typing import Any
+
+import numpy as np
+
+ALIGNMENT = 64
+LOOKS = 20000  # at the others' counters before the first nap: some milliseconds
+NAP = 5e-5  # seconds
+GRAIN_DIVISOR = 16  # a meeting costs some microseconds, waking a thread as much as this many times more
+
+
+class TeamError(Exception):
+    """A member of the team has failed, or the shared memory is full."""
+
+
+class Arena:
+    """Hands out arrays in `memory` from `start` to `end`; their place is free again when they die."""
+
+    def __init__(self, memory: mmap, start: int, end: int) -> None:
+        self.memory, self.start, self.end = memory, start, end
+        self.highest = start  # end of the highest array so far
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all arrays, also those that still live: their memory will be used again."""
+        self._free = [(self.start, self.end)]  # in order
+        self._alive: dict[int, weakref.ref[np.ndarray]] = {}
+        self._dead: deque[tuple[int, int]] = deque()  # (start, end); arrays may die in the middle of anything
+        self.trail = 0  # a number made from all places so far
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An array of arbitrary numbers, in the lowest gap that takes it. Raises TeamError if none does."""
+        size = -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
+        for i, (start, end) in enumerate(self._free):
+            if end - start >= size:
+                break
+        else:
+            raise TeamError(f"no {size} bytes of shared memory are left")
+        self._free[i] = (start + size, end)
+        self.highest = max(self.highest, start + size)
+        self.trail = (31 * self.trail + start // ALIGNMENT) % 2**61
+        array = np.ndarray(shape, dtype, self.memory, start)
+        dead = self._dead
+        self._alive[start] = weakref.ref(array, lambda _: dead.append((start, start + size)))
+        return array
+
+    def reclaim(self) -> int:
+        """Let the places of arrays that have died be used again; how many bytes they were."""
+        size = 0
+        while self._dead:
+            start, end = self._dead.popleft()
+            self._close_up(start, end)
+            size += end - start
+        return size
+
+    def _close_up(self, start: int, end: int) -> None:
+        """Add a gap, and join it with its neighbours."""
+        del self._alive[start]
+        i = bisect(self._free, (start, end))
+        if i < len(self._free) and self._free[i][0] == end:
+            end = self._free.pop(i)[1]
+        if i > 0 and self._free[i - 1][1] == start:
+            i -= 1
+            start = self._free.pop(i)[0]
+        self._free.insert(i, (start, end))
+
+    def discard(self, keep: int = 0) -> None:
+        """Give the pages of all gaps back to the system, but for the arena's first `keep` bytes."""
+        for start, end in self._free:
+            first = -(-max(start, self.start + keep) // PAGESIZE) * PAGESIZE
+            last = min(end, self.highest) // PAGESIZE * PAGESIZE
+            if last > first:
+                self.memory.madvise(MADV_REMOVE, first, last - first)
+
+
+class Member:
+    """One process of a team of `size`, in one pass, the `number`-th.
+
+    It meets the others at the counters `arrivals`, 8 numbers apart. `check` is called now and then while it waits, and
+    may raise TeamError.
+    """
+
+    def __init__(
+        self, rank: int, size: int, arena: Arena, arrivals: memoryview, number: int, check: Callable[[], None]
+    ) -> None:
+        self.rank, self.size, self.arena = rank, size, arena
+        arena.clear()
+        self._arrivals, self._check = arrivals, check
+        self._meetings = number << 32
+        self._fresh: list[np.ndarray] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An array that is written to in the next region, by all members, and only read after it."""
+        array = self.arena.empty(shape, dtype)
+        self._fresh.append(array)
+        return array
+
+    def meet(self) -> None:
+        """Wait until all members have come here."""
+        self._meetings += 1
+        self._arrivals[8 * self.rank] = self._meetings
+        for other in range(self.size):
+            looks = 0
+            while self._arrivals[8 * other] < self._meetings:
+                looks += 1
+                if looks > LOOKS:
+                    self._check()
+                    time.sleep(NAP)
+        self.arena.reclaim()  # not earlier: somebody else could still read what has died here
+
+    def workers(self, count: int, grain: int) -> int:
+        """How many members share the work on `count` items, of which `grain` are worth waking a thread for."""
+        return max(1, min(self.size, count * GRAIN_DIVISOR // grain))
+
+    def region(self, work: Callable[[int, int], None], count: int, grain: int) -> None:
+        """Call work(start, stop) with this member's slice of range(count), and wait for the others."""
+        workers = self.workers(count, grain)
+        if self.rank < workers:
+            _local.member, _local.in_region = None, True  # what `work` calls is for this member alone
+            try:
+                work(count * self.rank // workers, count * (self.rank + 1) // workers)
+            finally:
+                _local.member, _local.in_region = self, False
+        self.meet()
+        for array in self._fresh:  # a later `array += ...` outside of a region would be done once by each member
+            array.flags.writeable = False
+        self._fresh.clear()
+
+
+_local = threading.local()
+
+
+def current() -> Member | None:
+    """This thread's membership in a team, or None; None too inside a region."""
+    return getattr(_local, "member", None)
+
+
+def in_region() -> bool:
+    """Whether this thread works on its share of a region."""
+    return getattr(_local, "in_region", False)
+
+
+def run_as(member: Member, function: Callable[[], Any]) -> Any:
+    """What function() returns, with `member` as the current one."""
+    _local.member = member
+    try:
+        return function()
+    finally:
+        _local.member = None
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array to be filled in a region of `parallel`, which nobody writes to afterwards: all members see it."""
+    member = current()
+    return np.empty(shape, dtype) if member is None else member.empty(shape, dtype)
