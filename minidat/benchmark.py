@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -40,10 +41,11 @@ def run_benchmark(
 
     Inference, or with `train` a training step (forward, cross-entropy, backward), on random images of the model's size;
     `threads` for NumPy and PyTorch alike, default all cores; `seconds` to spend, roughly, but five runs at least.
-    Keys: `model`, `batch`, `mode`, `threads`, `runs`, then for us `milliseconds` (median), `minimum_milliseconds`,
-    `peak_memory_mib` (of the whole process), `floor_milliseconds` (the matrix products alone), `operators` (share of
-    each in the time of all); `pytorch` (the same three figures, or None without PyTorch), and `ratio`, our median by
-    PyTorch's (or None). Raises ConfigError for an unknown model or a number below 1.
+    Keys: `model`, `batch`, `mode`, `threads`, `helpers` (processes that take part besides this one), `runs`, then for us
+    `milliseconds` (median), `minimum_milliseconds`, `peak_memory_mib` (of the process and its helpers),
+    `floor_milliseconds` (the matrix products alone), `operators` (share of each in the time of all); `pytorch` (the
+    median, minimum and memory, or None without PyTorch), and `ratio`, our median by PyTorch's (or None). Raises
+    ConfigError for an unknown model or a number below 1.
     """
     from .models import get_config
 
@@ -62,8 +64,7 @@ def run_benchmark(
 def format_benchmark(result: dict[str, Any]) -> str:
     """The result of `run_benchmark` as text for a terminal."""
     lines = [
-        f"{result['model']}, batch {result['batch']}, {result['mode']}, {result['threads']} threads, "
-        f"{result['runs']} runs",
+        f"{result['model']}, batch {result['batch']}, {result['mode']}, {_workers(result)}, {result['runs']} runs",
         f"{'':10}{'median':>12}{'minimum':>12}{'peak memory':>14}",
     ]
     for title, figures in (("minidat", result), ("PyTorch", result["pytorch"])):
@@ -80,6 +81,11 @@ def format_benchmark(result: dict[str, Any]) -> str:
     lines.append("share of the operators' time")
     lines += [f"  {share:6.1%}  {op}" for op, share in result["operators"].items() if share >= 0.001]
     return "\n".join(lines)
+
+
+def _workers(result: dict[str, Any]) -> str:
+    threads = f"{result['threads']} threads"
+    return f"{threads} (ours: {1 + result['helpers']} processes)" if result["helpers"] else threads
 
 
 def _child(what: str, task: dict[str, Any], threads: int | None) -> Any:
@@ -162,7 +168,6 @@ def _has_pytorch() -> bool:
 def _time(task: dict[str, Any]) -> dict[str, Any]:
     """Our step and PyTorch's in turn, until there are enough runs; then the profile and the floor."""
     from .models import create_model
-    from .models.team import await_helpers
     from .ops._threads import thread_count
 
     model = create_model(task["model"])
@@ -171,8 +176,7 @@ def _time(task: dict[str, Any]) -> dict[str, Any]:
         steps["PyTorch"] = _pytorch_step(task)
     for step in steps.values():
         step()
-        step()
-    await_helpers()
+    helpers = _start_helpers(steps["minidat"])
     seconds: dict[str, list[float]] = {title: [] for title in steps}
     started = time.perf_counter()
     for run in range(MAXIMUM_RUNS):
@@ -198,6 +202,7 @@ def _time(task: dict[str, Any]) -> dict[str, Any]:
         "batch": task["batch"],
         "mode": "training step" if task["train"] else "inference",
         "threads": thread_count(),
+        "helpers": helpers,
         "runs": len(seconds["minidat"]),
         **ours,
         "pytorch": pytorch,
@@ -213,14 +218,32 @@ def _seconds(step: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _peak_memory(step: Callable[[], None]) -> float:
-    """MiB of the largest resident size of this process after two steps."""
-    import resource
+def _start_helpers(step: Callable[[], None]) -> int:
+    """How many helper processes take part in our step, after a few steps to start them."""
+    from .models.team import await_helpers, helper_processes
 
     step()
     step()
+    if not await_helpers():
+        return 0
+    step()
+    return len(helper_processes())
+
+
+def _peak_memory(step: Callable[[], None]) -> float:
+    """MiB of the largest resident size of this process after some steps, and what its helpers have for themselves."""
+    import resource
+
+    from .models.team import helper_processes
+
+    _start_helpers(step)
+    step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    peak_mib = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    for process in helper_processes():
+        status = Path(f"/proc/{process}/status").read_text()
+        peak_mib += sum(int(kib) for kib in re.findall(r"^RssAnon:\s*(\d+) kB", status, re.MULTILINE)) / 2**10
+    return peak_mib
 
 
 @dataclass

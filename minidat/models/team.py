@@ -2,8 +2,8 @@
 
 They start when a second single image is passed through a model, and serve all models from then on. Until they are
 ready, and where they cannot be had, threads do the work: helpers need Linux on x86-64, whose stores other cores see in
-the order they were made. For every pass a helper is told all of the model's state but the numbers, and the weights lie
-in memory that it sees; so it is never out of date.
+the order they were made. A helper is never out of date: for every pass it is told all of the model's state but the
+numbers, the weights lie in memory that it sees, and if a function of minidat has been replaced, nobody helps.
 """
 
 from __future__ import annotations
@@ -35,25 +35,21 @@ if TYPE_CHECKING:
     from .dat import DAT
 
 MOST_MEMBERS = 8
-LOOKS = 40000  # of a helper for the next pass, before it sleeps: some milliseconds
+LOOKS = 40000  # for the next pass to begin, or this one to end, before the first nap: some milliseconds
 KEPT_BYTES = 2**26  # of memory that is free, from one pass to the next
 CONTROL_BYTES, MESSAGE_BYTES = 4096, 2**20  # at the start of the shared memory
-HELPER_ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",
-    # glibc keeps memory for the next operator, which otherwise would have to fetch its pages from the system again
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TRIM_THRESHOLD_": str(2**26),
-}
+# glibc keeps memory for the next operator, which otherwise would have to fetch its pages from the system again
+HELPER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
 # numbers of 8 bytes in the control block; those from ARRIVALS on are 8 apart, one for each member
 PASS, MESSAGE, LENGTH, BROKEN = range(4)
 ARRIVALS, DONE, ASLEEP, DIGEST, TRAIL = (64 * i for i in range(1, 6))
 
 
 def run(model: DAT, method: str, images: np.ndarray, context: Context) -> Any:
-    """What model.method(images, context) returns first, computed by a team; None if there is none (yet).
+    """What model.method(images, context) returns first, an array or a list of arrays, computed by a team.
 
-    A team takes plain inference of a single image. The first such pass of this process uses threads and starts nothing:
-    who classifies one image has his answer before a helper would be ready.
+    None if it is nothing for a team, which takes plain inference of a single image, or if there is no team (yet). The
+    first such pass starts none: who classifies one image has the answer before a helper would be ready.
     """
     if context.gradients or context.training or context.trace is not None or context.local_trace is not None:
         return None
@@ -66,11 +62,11 @@ def run(model: DAT, method: str, images: np.ndarray, context: Context) -> Any:
     if team is None or not team.ready():
         return None
     try:
-        with alone():  # the helpers have the other cores
-            return team.run(model, method, images, context)
-    except pickle.PicklingError:  # something in the model that is not minidat's
+        with alone(blocking=False) as free:  # the helpers have the other cores
+            return team.run(model, method, images, context) if free else None
+    except pickle.PicklingError:  # there is something in the model that a helper cannot know
         return None
-    except TeamError:
+    except TeamError:  # threads can do it, and all that comes
         _Team.stop()
         return None
 
@@ -86,7 +82,7 @@ def await_helpers(seconds: float = 30.0) -> bool:
 
 
 def helper_processes() -> list[int]:
-    """The numbers of the helper processes."""
+    """The numbers (PID) of the helper processes."""
     return [] if _Team.instance is None else [process.pid for process in _Team.instance.processes]
 
 
@@ -103,6 +99,7 @@ class _Shared:
         self.results = Arena(self.memory, capacity // 2, capacity)
 
     def copy(self, array: np.ndarray) -> np.ndarray:
+        """A copy among the weights, which stays from one pass to the next."""
         copied = self.weights.empty(array.shape, array.dtype)
         copied[...] = array
         return copied
@@ -117,11 +114,13 @@ class _Team:
     @classmethod
     def start(cls) -> None:
         """Start the helpers, if that is possible here."""
-        if sys.platform != "linux" or platform.machine() != "x86_64" or thread_count() == 1 or not sys.executable:
+        if sys.platform != "linux" or platform.machine() != "x86_64" or thread_count() == 1:
+            return
+        if not sys.executable or hasattr(sys, "frozen"):  # no Python to run
             return
         try:
             cls.instance = _Team(min(thread_count(), MOST_MEMBERS))
-        except OSError:  # no such memory, or no more processes
+        except OSError:  # so much memory cannot be reserved, or no process started
             return
         atexit.register(cls.stop)
         os.register_at_fork(after_in_child=cls._leave)
@@ -133,13 +132,17 @@ class _Team:
         if team is not None:
             for process in team.processes:
                 process.kill()
-                process.communicate()
+                process.communicate()  # closes the pipe and waits
 
     @classmethod
     def _leave(cls) -> None:
         """In a forked child: the helpers are not its own, and what it writes to its weights is not for its parent."""
         team, cls.instance = cls.instance, None
         if team is not None:
+            for process in team.processes:
+                process.returncode = 0  # nothing to wait for
+                assert process.stdin is not None
+                process.stdin.close()
             read_and_write, private_at_this_address = 0x3, 0x12
             ctypes.CDLL(None).mmap(
                 ctypes.c_void_p(team.shared.address),
@@ -151,10 +154,14 @@ class _Team:
             )
 
     def __init__(self, size: int) -> None:
-        file = os.memfd_create("minidat")
         capacity = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # of addresses: no page is in use yet
-        os.ftruncate(file, capacity)
-        self.shared = _Shared(file, capacity)
+        file = os.memfd_create("minidat")
+        try:
+            os.ftruncate(file, capacity)
+            self.shared = _Shared(file, capacity)
+        except OSError:
+            os.close(file)
+            raise
         self.program: _Program | None = None  # once the helpers have told that it is theirs, too
         self._last_message = b""
         command = f"import sys; sys.path[:] = {sys.path!r}; from minidat.models.team import serve; serve()"
@@ -162,15 +169,18 @@ class _Team:
             subprocess.Popen(
                 [sys.executable, "-c", command, *map(str, (file, capacity, rank, size))],
                 stdin=subprocess.PIPE,  # a byte wakes the helper, the end of the pipe ends it
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 pass_fds=[file],
-                env={**os.environ, **HELPER_ENVIRONMENT},
+                # the same number of threads, since that decides how operators cut their work
+                env={**os.environ, **HELPER_ENVIRONMENT, "MINIDAT_NUM_THREADS": str(thread_count())},
                 start_new_session=True,  # Ctrl-C is for this process alone
             )
             for rank in range(1, size)
         ]
 
     def ready(self) -> bool:
-        """Whether all helpers have started and run the same program as this process."""
+        """Whether all helpers have started, and run the same program as this process."""
         if self.program is None:
             digests = {self.shared.control[DIGEST + 8 * rank] for rank in self._ranks()}
             program = _Program()
@@ -185,6 +195,9 @@ class _Team:
     def run(self, model: DAT, method: str, images: np.ndarray, context: Context) -> Any:
         """As the function `run`; raises TeamError if a helper failed, PicklingError if it cannot have the model."""
         shared, control = self.shared, self.shared.control
+        if self._busy():  # with a pass that was interrupted
+            control[BROKEN] = control[PASS]
+            self._await_end()
         if shared.weights.reclaim() > KEPT_BYTES:  # a model has died
             shared.weights.discard()
         images = shared.copy(images)
@@ -208,11 +221,21 @@ class _Team:
             control[BROKEN] = control[PASS]
             raise
         finally:
-            while any(control[DONE + 8 * rank] < control[PASS] for rank in self._ranks()):
-                time.sleep(NAP)
-                self._check_processes()
+            self._await_end()
             shared.results.clear()
             shared.results.discard(KEPT_BYTES)
+
+    def _await_end(self) -> None:
+        """Wait until the helpers have done with this pass."""
+        looks = 0
+        while self._busy():
+            looks += 1
+            if looks > LOOKS:
+                self._check_processes()
+                time.sleep(NAP)
+
+    def _busy(self) -> bool:
+        return any(self.shared.control[DONE + 8 * rank] != self.shared.control[PASS] for rank in self._ranks())
 
     def _ranks(self) -> range:
         return range(1, 1 + len(self.processes))
@@ -231,7 +254,10 @@ class _Team:
         for rank, process in zip(self._ranks(), self.processes, strict=True):
             if self.shared.control[ASLEEP + 8 * rank]:
                 assert process.stdin is not None
-                os.write(process.stdin.fileno(), b".")
+                try:
+                    os.write(process.stdin.fileno(), b".")
+                except BrokenPipeError:
+                    raise TeamError("a helper process has ended") from None
 
 
 # --- the message ------------------------------------------------------------------------------------------------------
@@ -246,11 +272,16 @@ class _Encoder(pickle.Pickler):
     def __init__(self, file: io.BytesIO, shared: _Shared) -> None:
         super().__init__(file, protocol=5)
         self.shared = shared
+        self.moved = 0  # bytes that have left the process's own memory
 
     def reducer_override(self, value: Any) -> Any:
         if type(value) is Parameter:
             if value.value.base is not self.shared.memory:
                 value.value = self.shared.copy(value.value)
+                self.moved += value.value.nbytes
+                if self.moved > KEPT_BYTES:
+                    _return_free_memory()
+                    self.moved = 0
             return _parameter, self._place(value.value)
         if type(value) is np.ndarray and value.base is self.shared.memory:
             return _array, self._place(value)
@@ -260,6 +291,13 @@ class _Encoder(pickle.Pickler):
 
     def _place(self, array: np.ndarray) -> tuple[Any, ...]:
         return array.shape, array.dtype.str, array.__array_interface__["data"][0] - self.shared.address, array.strides
+
+
+def _return_free_memory() -> None:
+    """Let the C library give back to the system what it keeps for the next allocation."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _encode(value: Any, shared: _Shared) -> bytes:
@@ -300,7 +338,7 @@ class _Program:
             names = [
                 name
                 for name, value in space.items()
-                if isinstance(value, (type, FunctionType)) or name.isupper() and not isinstance(value, np.ndarray)
+                if isinstance(value, (type, FunctionType)) or (name.isupper() and not isinstance(value, np.ndarray))
             ]
             for name in names:
                 value = space[name]

@@ -34,8 +34,15 @@ class TeamError(Exception):
     """A member of the team has failed, or the shared memory is full."""
 
 
+class _Place(weakref.ref[np.ndarray]):
+    """Where an array lies, for as long as it lives."""
+
+    start: int
+    end: int
+
+
 class Arena:
-    """Hands out arrays in `memory` from `start` to `end`; their place is free again when they die."""
+    """Hands out arrays in `memory` from `start` to `end`, whose places can be used again when they have died."""
 
     def __init__(self, memory: mmap, start: int, end: int) -> None:
         self.memory, self.start, self.end = memory, start, end
@@ -44,50 +51,50 @@ class Arena:
 
     def clear(self) -> None:
         """Forget all arrays, also those that still live: their memory will be used again."""
-        self._free = [(self.start, self.end)]  # in order
-        self._alive: dict[int, weakref.ref[np.ndarray]] = {}
-        self._dead: deque[tuple[int, int]] = deque()  # (start, end); arrays may die in the middle of anything
+        self._gaps = [(self.start, self.end)]  # in order
+        self._alive: dict[int, _Place] = {}
+        self._dead: deque[_Place] = deque()
         self.trail = 0  # a number made from all places so far
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array of arbitrary numbers, in the lowest gap that takes it. Raises TeamError if none does."""
         size = -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
-        for i, (start, end) in enumerate(self._free):
-            if end - start >= size:
-                break
-        else:
+        gap = next((i for i, (start, end) in enumerate(self._gaps) if end - start >= size), None)
+        if gap is None:
             raise TeamError(f"no {size} bytes of shared memory are left")
-        self._free[i] = (start + size, end)
+        start, end = self._gaps[gap]
+        self._gaps[gap] = (start + size, end)
         self.highest = max(self.highest, start + size)
         self.trail = (31 * self.trail + start // ALIGNMENT) % 2**61
         array = np.ndarray(shape, dtype, self.memory, start)
-        dead = self._dead
-        self._alive[start] = weakref.ref(array, lambda _: dead.append((start, start + size)))
+        # no Python when the array dies, be it in the middle of anything
+        place = self._alive[start] = _Place(array, self._dead.append)
+        place.start, place.end = start, start + size
         return array
 
     def reclaim(self) -> int:
         """Let the places of arrays that have died be used again; how many bytes they were."""
         size = 0
         while self._dead:
-            start, end = self._dead.popleft()
-            self._close_up(start, end)
-            size += end - start
+            place = self._dead.popleft()
+            size += place.end - place.start
+            del self._alive[place.start]
+            self._close_up(place.start, place.end)
         return size
 
     def _close_up(self, start: int, end: int) -> None:
         """Add a gap, and join it with its neighbours."""
-        del self._alive[start]
-        i = bisect(self._free, (start, end))
-        if i < len(self._free) and self._free[i][0] == end:
-            end = self._free.pop(i)[1]
-        if i > 0 and self._free[i - 1][1] == start:
+        i = bisect(self._gaps, (start, end))
+        if i < len(self._gaps) and self._gaps[i][0] == end:
+            end = self._gaps.pop(i)[1]
+        if i > 0 and self._gaps[i - 1][1] == start:
             i -= 1
-            start = self._free.pop(i)[0]
-        self._free.insert(i, (start, end))
+            start = self._gaps.pop(i)[0]
+        self._gaps.insert(i, (start, end))
 
     def discard(self, keep: int = 0) -> None:
         """Give the pages of all gaps back to the system, but for the arena's first `keep` bytes."""
-        for start, end in self._free:
+        for start, end in self._gaps:
             first = -(-max(start, self.start + keep) // PAGESIZE) * PAGESIZE
             last = min(end, self.highest) // PAGESIZE * PAGESIZE
             if last > first:
@@ -131,7 +138,7 @@ class Member:
 
     def workers(self, count: int, grain: int) -> int:
         """How many members share the work on `count` items, of which `grain` are worth waking a thread for."""
-        return max(1, min(self.size, count * GRAIN_DIVISOR // grain))
+        return max(1, min(self.size, count, count * GRAIN_DIVISOR // grain))
 
     def region(self, work: Callable[[int, int], None], count: int, grain: int) -> None:
         """Call work(start, stop) with this member's slice of range(count), and wait for the others."""

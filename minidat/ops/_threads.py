@@ -1,4 +1,4 @@
-"""Share the rows of an array among threads: the one place where minidat uses more than one core on its own.
+"""Share the rows of an array among threads or, for a single image, processes: how minidat uses more than one core.
 
 NumPy releases the interpreter lock inside its loops, so two Python threads really work at the same time. OpenBLAS must
 not start threads of its own meanwhile, not even for a product on the side: after it they spin for a while, waiting for
@@ -35,7 +35,11 @@ def thread_count() -> int:
 
 
 def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) -> None:
-    """Call work(start, stop) on slices that cover range(count), one slice a thread, each of at least `grain` items."""
+    """Call work(start, stop) on slices that cover range(count), one slice a thread, each of at least `grain` items.
+
+    In a team of processes (see `_team`) one slice a member instead: what `work` writes for others must lie in arrays
+    from `empty`.
+    """
     member = current()
     if member is not None:
         member.region(work, count, grain)
@@ -64,9 +68,14 @@ def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) ->
 
 
 def slices(count: int, *, grain: int = 1) -> list[slice]:
-    """The slices that `parallel` makes of range(count)."""
+    """The slices that `parallel` makes of range(count) if it is called now."""
     member = current()
-    workers = max(1, min(thread_count(), count // grain)) if member is None else member.workers(count, grain)
+    if member is not None:
+        workers = member.workers(count, grain)
+    elif in_region() or _in_use.locked():
+        workers = 1
+    else:
+        workers = max(1, min(thread_count(), count // grain))
     return [slice(count * i // workers, count * (i + 1) // workers) for i in range(workers)]
 
 
@@ -129,10 +138,18 @@ def contiguous(view: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Work inside this block stays in the calling thread: other processes have the other cores."""
-    with _in_use, _one_blas_thread():
-        yield
+def alone(*, blocking: bool = True) -> Iterator[bool]:
+    """Work inside this block stays in the calling thread: other processes have the other cores.
+
+    Waits until no other thread shares its work; if not `blocking`, gives False instead, and the block is as any other.
+    """
+    mine = _in_use.acquire(blocking=blocking)
+    try:
+        with _one_blas_thread():
+            yield mine
+    finally:
+        if mine:
+            _in_use.release()
 
 
 class _Helper:

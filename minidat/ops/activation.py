@@ -69,11 +69,12 @@ def gelu(x: np.ndarray, *, inference: bool = False) -> tuple[np.ndarray, Backwar
     """The exact GELU: output = x Phi(x), with Phi the distribution function of the standard normal.
 
     x: (...) -> output: (...), the same shape. float64 is exact to rounding (SciPy's ndtr); float32 to 6e-7 absolute.
-    With `inference` the output overwrites x and there is no backward (None).
+    With `inference` the output may overwrite x and there is no backward (None).
     Reference: arXiv 1606.08415, section 2; torch.nn.functional.gelu.
     """
     rows = x.reshape(-1, x.shape[-1]) if x.ndim > 1 and x.flags.c_contiguous else np.ascontiguousarray(x).reshape(-1, 1)
-    output = rows if inference and current() is None else empty(rows.shape, rows.dtype)
+    in_place = inference and current() is None  # other processes may still need x
+    output = rows if in_place else empty(rows.shape, rows.dtype)
     derivative = None if inference else np.empty_like(rows)  # Phi(x) + x phi(x): all that backward needs
     gelu_part = _gelu_float32 if x.dtype == np.float32 else _gelu_exact
 
