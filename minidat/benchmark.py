@@ -41,7 +41,7 @@ def run_benchmark(
 
     Inference, or with `train` a training step (forward, cross-entropy, backward), on random images of the model's size;
     `threads` for NumPy and PyTorch alike, default all cores; `seconds` to spend, roughly, but five runs at least.
-    Keys: `model`, `batch`, `mode`, `threads`, `helpers` (processes that take part besides this one), `runs`, then for us
+    Keys: `model`, `batch`, `mode`, `threads`, `helpers` (processes besides this one that take part), `runs`, for us
     `milliseconds` (median), `minimum_milliseconds`, `peak_memory_mib` (of the process and its helpers),
     `floor_milliseconds` (the matrix products alone), `operators` (share of each in the time of all); `pytorch` (the
     median, minimum and memory, or None without PyTorch), and `ratio`, our median by PyTorch's (or None). Raises

@@ -200,6 +200,8 @@ def image_for(model, seed=0):
 @pytest.fixture(scope="module")
 def small_model():
     """A model that helpers are ready for, in float64."""
+    team._Team.stop()  # other tests may have tried, with one thread
+    team._Team.asked = 0
     model = minidat.create_model("datpp_tiny", image_size=64, num_classes=10, dtype=np.float64)
     for _ in range(2):
         model(image_for(model))

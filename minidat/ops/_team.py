@@ -13,13 +13,13 @@ in the same order.
 from __future__ import annotations
 
 import math
+import mmap
 import threading
 import time
 import weakref
 from bisect import bisect
 from collections import deque
 from collections.abc import Callable
-from mmap import MADV_REMOVE, PAGESIZE, mmap
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class _Place(weakref.ref[np.ndarray]):
 class Arena:
     """Hands out arrays in `memory` from `start` to `end`, whose places can be used again when they have died."""
 
-    def __init__(self, memory: mmap, start: int, end: int) -> None:
+    def __init__(self, memory: mmap.mmap, start: int, end: int) -> None:
         self.memory, self.start, self.end = memory, start, end
         self.highest = start  # end of the highest array so far
         self.clear()
@@ -95,10 +95,10 @@ class Arena:
     def discard(self, keep: int = 0) -> None:
         """Give the pages of all gaps back to the system, but for the arena's first `keep` bytes."""
         for start, end in self._gaps:
-            first = -(-max(start, self.start + keep) // PAGESIZE) * PAGESIZE
-            last = min(end, self.highest) // PAGESIZE * PAGESIZE
+            first = -(-max(start, self.start + keep) // mmap.PAGESIZE) * mmap.PAGESIZE
+            last = min(end, self.highest) // mmap.PAGESIZE * mmap.PAGESIZE
             if last > first:
-                self.memory.madvise(MADV_REMOVE, first, last - first)
+                self.memory.madvise(mmap.MADV_REMOVE, first, last - first)
 
 
 class Member:
@@ -144,8 +144,8 @@ class Member:
         """Call work(start, stop) with this member's slice of range(count), and wait for the others."""
         workers = self.workers(count, grain)
         if self.rank < workers:
-            _local.member, _local.in_region = None, True  # what `work` calls is for this member alone
             try:
+                _local.member, _local.in_region = None, True  # what `work` calls is for this member alone
                 work(count * self.rank // workers, count * (self.rank + 1) // workers)
             finally:
                 _local.member, _local.in_region = self, False
@@ -174,7 +174,7 @@ def run_as(member: Member, function: Callable[[], Any]) -> Any:
     try:
         return function()
     finally:
-        _local.member = None
+        _local.member, _local.in_region = None, False
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
