@@ -129,15 +129,21 @@ def finest_cut(monkeypatch):
 
 
 @settings(max_examples=40, deadline=None)
-@given(config=configs(), size=st.sampled_from([2, 3]), jitter=st.integers(0, 99), data=st.data())
-def test_members_together_compute_what_one_computes_alone(config, size, jitter, data):
+@given(
+    config=configs(),
+    batch=st.sampled_from([1, 1, 2, 5]),
+    size=st.sampled_from([2, 3]),
+    jitter=st.integers(0, 99),
+    data=st.data(),
+)
+def test_members_together_compute_what_one_computes_alone(config, batch, size, jitter, data):
     scale = data.draw(st.sampled_from([1, 2]))
     height, width = (scale * side for side in config.image_size)
     model = minidat.create_model(config, dtype=np.float64)
     fixed = any(s.deformable.position_encoding == "fixed" and "deformable" in s.blocks for s in config.stages)
     if fixed:
         height, width = config.image_size
-    images = np.random.default_rng(jitter).standard_normal((1, height, width, 3))
+    images = np.random.default_rng(jitter).standard_normal((batch, height, width, 3))
     with _threads.alone():
         alone = model.forward(images, Context())[0]
     with pytest.MonkeyPatch.context() as patch:
@@ -297,9 +303,14 @@ def test_a_model_that_cannot_be_sent_is_left_to_threads(small_model, passes):
     assert_helped(small_model, images, passes)
 
 
-def test_only_single_images_in_plain_inference_are_for_a_team(small_model, passes):
+def test_batches_are_shared_too(small_model, passes):
+    for batch in (2, 3):
+        images = np.concatenate([image_for(small_model, seed) for seed in range(batch)])
+        assert_helped(small_model, images, passes)
+
+
+def test_only_plain_inference_is_for_a_team(small_model, passes):
     images, before = image_for(small_model), passes()
-    small_model(np.concatenate([images, images]))
     small_model.forward(images, Context(gradients=True))
     small_model.forward(images, Context(training=True, rng=np.random.default_rng(0)))
     small_model.forward(images, Context(trace={}))

@@ -1,6 +1,6 @@
 """Helper processes that run a model's forward pass together with this one: see `minidat.ops._team` for how.
 
-They start when a second single image is passed through a model, and serve all models from then on. Until they are
+They start when a second batch is passed through a model without gradients, and serve all models from then on. Until they are
 ready, and where they cannot be had, threads do the work: helpers need Linux on x86-64, whose stores other cores see in
 the order they were made. A helper is never out of date: for every pass it is told all of the model's state but the
 numbers, the weights lie in memory that it sees, and if a function of minidat has been replaced, nobody helps.
@@ -48,12 +48,12 @@ ARRIVALS, DONE, ASLEEP, DIGEST, TRAIL = (64 * i for i in range(1, 6))
 def run(model: DAT, method: str, images: np.ndarray, context: Context) -> Any:
     """What model.method(images, context) returns first, an array or a list of arrays, computed by a team.
 
-    None if it is nothing for a team, which takes plain inference of a single image, or if there is no team (yet). The
-    first such pass starts none: who classifies one image has the answer before a helper would be ready.
+    None if it is nothing for a team, which takes plain inference alone, or if there is no team (yet). The first such
+    pass starts none: who classifies one image has the answer before a helper would be ready.
     """
     if context.gradients or context.training or context.trace is not None or context.local_trace is not None:
         return None
-    if len(images) > 1 or current() is not None:
+    if current() is not None:
         return None
     _Team.asked += 1
     if _Team.asked == 2:

@@ -1,4 +1,4 @@
-"""Share the rows of an array among threads or, for a single image, processes: how minidat uses more than one core.
+"""Share the rows of an array among threads or, in inference, processes: how minidat uses more than one core.
 
 NumPy releases the interpreter lock inside its loops, so two Python threads really work at the same time. OpenBLAS must
 not start threads of its own meanwhile, not even for a product on the side: after it they spin for a while, waiting for
