@@ -23,6 +23,9 @@ class DAT(Module):
     padded with zeros at the right and the bottom (see PatchEmbedding, WindowAttention and NeighborhoodAttention).
 
     `labels` names the classes, in the order of the logits, or is None.
+
+    Without gradients, helper processes share the work from about the third pass on (see `minidat.models.team`). The
+    parameters' values then lie in memory that the helpers see: other arrays than before, with the same numbers.
     """
 
     def __init__(self, config: ModelConfig, labels: list[str] | None = None) -> None:

@@ -1,9 +1,9 @@
 """Helper processes that run a model's forward pass together with this one: see `minidat.ops._team` for how.
 
-They start when a second batch is passed through a model without gradients, and serve all models from then on. Until they are
-ready, and where they cannot be had, threads do the work: helpers need Linux on x86-64, whose stores other cores see in
-the order they were made. A helper is never out of date: for every pass it is told all of the model's state but the
-numbers, the weights lie in memory that it sees, and if a function of minidat has been replaced, nobody helps.
+They start when a second batch is passed through a model without gradients, and serve all models from then on. Until
+they are ready, and where they cannot be had, threads do the work: helpers need Linux on x86-64, whose stores other
+cores see in the order they were made. A helper is never out of date: for every pass it is told all of the model's state
+but the numbers, the weights lie in memory that it sees, and if a function of minidat has been replaced, nobody helps.
 """
 
 from __future__ import annotations
@@ -275,22 +275,23 @@ class _Encoder(pickle.Pickler):
         self.moved = 0  # bytes that have left the process's own memory
 
     def reducer_override(self, value: Any) -> Any:
+        weights = self.shared.weights
         if type(value) is Parameter:
-            if value.value.base is not self.shared.memory:
+            if weights.start_of(value.value) is None:
                 value.value = self.shared.copy(value.value)
                 self.moved += value.value.nbytes
                 if self.moved > KEPT_BYTES:
                     _return_free_memory()
                     self.moved = 0
             return _parameter, self._place(value.value)
-        if type(value) is np.ndarray and value.base is self.shared.memory:
+        if type(value) is np.ndarray and weights.start_of(value) is not None:
             return _array, self._place(value)
         if isinstance(value, (type, FunctionType)) and value.__module__.split(".")[0] not in ("minidat", "numpy"):
             raise pickle.PicklingError(f"{value.__module__} may be another module in another process")
         return NotImplemented
 
     def _place(self, array: np.ndarray) -> tuple[Any, ...]:
-        return array.shape, array.dtype.str, array.__array_interface__["data"][0] - self.shared.address, array.strides
+        return array.shape, array.dtype.str, self.shared.weights.start_of(array)
 
 
 def _return_free_memory() -> None:
@@ -314,8 +315,8 @@ def _encode(value: Any, shared: _Shared) -> bytes:
 _received: _Shared  # in a helper
 
 
-def _array(shape: tuple[int, ...], dtype: str, offset: int, strides: tuple[int, ...]) -> np.ndarray:
-    return np.ndarray(shape, dtype, _received.memory, offset, strides)
+def _array(shape: tuple[int, ...], dtype: str, start: int) -> np.ndarray:
+    return np.ndarray(shape, dtype, _received.memory, start)
 
 
 def _parameter(*place: Any) -> Parameter:

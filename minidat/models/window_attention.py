@@ -41,9 +41,8 @@ class WindowAttention(Module):
         bias, bias_backward = context.apply(ops.window_position_bias, self.relative_position_bias_table, window=window)
         mask = None
         if shift:
-            mask = ops.shifted_window_mask(height, width, window=window, shift=shift).astype(
-                x.dtype
-            )  # (nW, keys, queries)
+            mask = ops.shifted_window_mask(height, width, window=window, shift=shift)  # (nW, keys, queries)
+            mask = mask.astype(x.dtype, copy=False)
         if context.local_trace is not None:
             context.local_trace[self.path] = self._record(tokens, bias, mask, x.shape, (height, width))
         if context.gradients:

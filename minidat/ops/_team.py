@@ -39,6 +39,7 @@ class _Place(weakref.ref[np.ndarray]):
 
     start: int
     end: int
+    number: int  # the array's id
 
 
 class Arena:
@@ -52,25 +53,32 @@ class Arena:
     def clear(self) -> None:
         """Forget all arrays, also those that still live: their memory will be used again."""
         self._gaps = [(self.start, self.end)]  # in order
-        self._alive: dict[int, _Place] = {}
+        self._places: dict[int, _Place] = {}  # of the arrays that live, by their id
         self._dead: deque[_Place] = deque()
         self.trail = 0  # a number made from all places so far
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array of arbitrary numbers, in the lowest gap that takes it. Raises TeamError if none does."""
         size = -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
-        gap = next((i for i, (start, end) in enumerate(self._gaps) if end - start >= size), None)
-        if gap is None:
+        for gap, (start, end) in enumerate(self._gaps):  # noqa: B007
+            if end - start >= size:
+                break
+        else:
             raise TeamError(f"no {size} bytes of shared memory are left")
-        start, end = self._gaps[gap]
         self._gaps[gap] = (start + size, end)
         self.highest = max(self.highest, start + size)
         self.trail = (31 * self.trail + start // ALIGNMENT) % 2**61
         array = np.ndarray(shape, dtype, self.memory, start)
         # no Python when the array dies, be it in the middle of anything
-        place = self._alive[start] = _Place(array, self._dead.append)
-        place.start, place.end = start, start + size
+        place = _Place(array, self._dead.append)
+        place.start, place.end, place.number = start, start + size, id(array)
+        self._places[place.number] = place
         return array
+
+    def start_of(self, array: np.ndarray) -> int | None:
+        """Where in the memory an array lies that `empty` has made; None for any other, be it a view of one."""
+        place = self._places.get(id(array))
+        return place.start if place is not None and place() is array else None
 
     def reclaim(self) -> int:
         """Let the places of arrays that have died be used again; how many bytes they were."""
@@ -78,7 +86,8 @@ class Arena:
         while self._dead:
             place = self._dead.popleft()
             size += place.end - place.start
-            del self._alive[place.start]
+            if self._places[place.number] is place:  # no new array has the same id
+                del self._places[place.number]
             self._close_up(place.start, place.end)
         return size
 
@@ -178,6 +187,9 @@ def run_as(member: Member, function: Callable[[], Any]) -> Any:
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array to be filled in a region of `parallel`, which nobody writes to afterwards: all members see it."""
+    """An array to be filled in a region of `parallel`, which nobody writes to afterwards: all members see it.
+
+    Not for a function with a cache, from which one member may have its result while another still computes it.
+    """
     member = current()
     return np.empty(shape, dtype) if member is None else member.empty(shape, dtype)

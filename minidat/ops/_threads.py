@@ -125,9 +125,9 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
 
 
 def contiguous(view: np.ndarray) -> np.ndarray:
-    """A copy of a view with its numbers in order, the longest axis shared among threads."""
+    """A copy of a view with its numbers in order, the first long axis shared among threads."""
     output = empty(view.shape, view.dtype)
-    axis = int(np.argmax(view.shape))
+    axis = next((i for i, n in enumerate(view.shape) if n >= 2 * thread_count()), 0)
 
     def copy(start: int, stop: int) -> None:
         part = (slice(None),) * axis + (slice(start, stop),)

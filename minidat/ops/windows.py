@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ._shapes import check
+from ._threads import COPY_GRAIN, contiguous, empty, parallel
 
 
 def window_partition(x: np.ndarray, *, window: int) -> tuple[np.ndarray, Any]:
@@ -51,13 +53,13 @@ def _check_windows(op: str, height: int, width: int, window: int) -> None:
 def _split(x: np.ndarray, window: int) -> np.ndarray:
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // window, window, width // window, window, channels)
-    return x.swapaxes(2, 3).reshape(-1, window * window, channels)
+    return contiguous(x.swapaxes(2, 3)).reshape(-1, window * window, channels)
 
 
 def _merge(windows: np.ndarray, window: int, height: int, width: int) -> np.ndarray:
     channels = windows.shape[-1]
     x = windows.reshape(-1, height // window, width // window, window, window, channels)
-    return x.swapaxes(2, 3).reshape(-1, height, width, channels)
+    return contiguous(x.swapaxes(2, 3)).reshape(-1, height, width, channels)
 
 
 def cyclic_shift(x: np.ndarray, *, shift: int) -> tuple[np.ndarray, Any]:
@@ -67,9 +69,25 @@ def cyclic_shift(x: np.ndarray, *, shift: int) -> tuple[np.ndarray, Any]:
     """
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
-        return (np.roll(d_output, (shift, shift), axis=(1, 2)),)
+        return (_roll(d_output, -shift),)
 
-    return np.roll(x, (-shift, -shift), axis=(1, 2)), backward
+    return _roll(x, shift), backward
+
+
+def _roll(x: np.ndarray, shift: int) -> np.ndarray:
+    """np.roll(x, (-shift, -shift), axis=(1, 2)), shared among threads."""
+    height, width = x.shape[1:3]
+    output = empty(x.shape, x.dtype)
+    wrap = shift % width
+
+    def work(start: int, stop: int) -> None:
+        for row in range(start, stop):
+            source = x[:, (row + shift) % height]
+            output[:, row, : width - wrap] = source[:, wrap:]
+            output[:, row, width - wrap :] = source[:, :wrap]
+
+    parallel(work, height, grain=1 + COPY_GRAIN * height // max(1, x.size))
+    return output
 
 
 def shifted_window_mask(height: int, width: int, *, window: int, shift: int) -> np.ndarray:
@@ -92,16 +110,19 @@ def shifted_window_mask(height: int, width: int, *, window: int, shift: int) -> 
     return np.where(windows[:, :, None] == windows[:, None, :], np.float32(0), np.float32(-100))
 
 
+@lru_cache(maxsize=16)
 def relative_position_index(window: int) -> np.ndarray:
     """Which row of a bias table belongs to each pair of tokens of a window, keys first.
 
-    -> (w * w keys, w * w queries) of int: (dy + w - 1) (2w - 1) + (dx + w - 1) with dy = y_query - y_key, dx alike.
-    Source: Swin, section 3.2 (its table B-hat).
+    -> (w * w keys, w * w queries) of int, read-only: (dy + w - 1) (2w - 1) + (dx + w - 1) with dy = y_query - y_key, dx
+    alike. Source: Swin, section 3.2 (its table B-hat).
     """
     y, x = np.divmod(np.arange(window * window), window)
     dy = y[None, :] - y[:, None]  # (keys, queries)
     dx = x[None, :] - x[:, None]
-    return (dy + window - 1) * (2 * window - 1) + dx + window - 1
+    index = (dy + window - 1) * (2 * window - 1) + dx + window - 1
+    index.flags.writeable = False  # the next caller gets the same array
+    return index
 
 
 def window_position_bias(table: np.ndarray, *, window: int) -> tuple[np.ndarray, Any]:
