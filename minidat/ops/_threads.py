@@ -22,6 +22,7 @@ from ._team import current, empty, in_region
 CACHE_FLOATS = 262144
 PRODUCT_FLOATS = 131072  # of a product's result at once: one array of this length does
 PRODUCT_GRAIN = 4_000_000  # multiply-adds that are worth waking a thread for
+FEW_ROWS = 128  # up to so many OpenBLAS is faster, by up to a quarter, if they are columns
 COPY_GRAIN = 65536  # scattered numbers to copy that are worth waking a thread for
 
 
@@ -112,10 +113,12 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
             output[part] += bias  # while the product is in the cache
 
     def some_columns(part: slice) -> None:
-        transposed = np.matmul(b.T[part], a.T)  # with the few rows as columns OpenBLAS is up to a quarter faster
+        if m <= FEW_ROWS:
+            output[:, part] = np.matmul(b.T[part], a.T).T
+        else:
+            np.matmul(a, b[:, part], out=output[:, part])
         if bias is not None:
-            transposed += bias[part, None]
-        output[:, part] = transposed.T
+            output[:, part] += bias[part]
 
     if m >= n:
         in_parts(some_rows, m, step=step, grain=grain)
