@@ -450,7 +450,9 @@ def test_a_forked_child_has_weights_of_its_own(small_model):
     model(images)
     assert team.await_helpers()
     assert np.allclose(model(images), logits, atol=1e-4)
-    sys.stdout.flush()
+    if HELPERS_DIE:
+        os.kill(team.helper_processes()[0], signal.SIGKILL)
+        model(images)
     child = os.fork()
     if child == 0:
         for _, parameter in model.named_parameters():
@@ -460,4 +462,5 @@ def test_a_forked_child_has_weights_of_its_own(small_model):
     assert np.allclose(model(images), logits, atol=1e-4)
     print(len(team.helper_processes()))
     """
-    assert run_program(program, MINIDAT_NUM_THREADS="2") == ["1"]
+    for helpers_die, left in (("False", "1"), ("True", "0")):
+        assert run_program(program.replace("HELPERS_DIE", helpers_die), MINIDAT_NUM_THREADS="2") == [left]

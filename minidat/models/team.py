@@ -98,6 +98,18 @@ class _Shared:
         self.weights = Arena(self.memory, CONTROL_BYTES + MESSAGE_BYTES, capacity // 2)
         self.results = Arena(self.memory, capacity // 2, capacity)
 
+    def make_private(self) -> None:
+        """Keep what is written from now on in this process: the same numbers at the same addresses, copied on write."""
+        read_and_write, private_at_this_address = 0x3, 0x12
+        ctypes.CDLL(None).mmap(
+            ctypes.c_void_p(self.address),
+            ctypes.c_size_t(self.capacity),
+            read_and_write,
+            private_at_this_address,
+            self.file,
+            ctypes.c_long(0),
+        )
+
     def copy(self, array: np.ndarray) -> np.ndarray:
         """A copy among the weights, which stays from one pass to the next."""
         copied = self.weights.empty(array.shape, array.dtype)
@@ -109,6 +121,7 @@ class _Team:
     """This process and its helpers."""
 
     instance: _Team | None = None
+    memory: _Shared | None = None  # weights lie in it even when the helpers have ended
     asked = 0  # passes that a team could have taken
 
     @classmethod
@@ -122,6 +135,7 @@ class _Team:
             cls.instance = _Team(min(thread_count(), MOST_MEMBERS))
         except OSError:  # so much memory cannot be reserved, or no process started
             return
+        cls.memory = cls.instance.shared
         atexit.register(cls.stop)
         os.register_at_fork(after_in_child=cls._leave)
 
@@ -143,15 +157,8 @@ class _Team:
                 process.returncode = 0  # nothing to wait for
                 assert process.stdin is not None
                 process.stdin.close()
-            read_and_write, private_at_this_address = 0x3, 0x12
-            ctypes.CDLL(None).mmap(
-                ctypes.c_void_p(team.shared.address),
-                ctypes.c_size_t(team.shared.capacity),
-                read_and_write,
-                private_at_this_address,
-                team.shared.file,
-                ctypes.c_long(0),
-            )
+        if cls.memory is not None:
+            cls.memory.make_private()
 
     def __init__(self, size: int) -> None:
         capacity = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # of addresses: no page is in use yet
