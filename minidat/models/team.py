@@ -11,9 +11,11 @@ from __future__ import annotations
 import atexit
 import ctypes
 import gc
+import importlib
 import io
 import os
 import pickle
+import pkgutil
 import platform
 import subprocess
 import sys
@@ -361,8 +363,10 @@ class _Program:
 
 def _namespaces() -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(name, content) of the modules, and of the classes in them."""
-    for package in ("ops", "nn", "models"):
-        for module in [m for name, m in sys.modules.items() if name.startswith(f"minidat.{package}")]:
+    for package in ("minidat.ops", "minidat.nn", "minidat.models"):
+        path = importlib.import_module(package).__path__
+        names = [package] + [f"{package}.{module.name}" for module in pkgutil.iter_modules(path)]
+        for module in map(importlib.import_module, names):  # all, whether somebody has already imported them or not
             yield module.__name__, vars(module)
             for name, value in vars(module).items():
                 if isinstance(value, type) and value.__module__ == module.__name__:

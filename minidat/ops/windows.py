@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -110,19 +109,16 @@ def shifted_window_mask(height: int, width: int, *, window: int, shift: int) -> 
     return np.where(windows[:, :, None] == windows[:, None, :], np.float32(0), np.float32(-100))
 
 
-@lru_cache(maxsize=16)
 def relative_position_index(window: int) -> np.ndarray:
     """Which row of a bias table belongs to each pair of tokens of a window, keys first.
 
-    -> (w * w keys, w * w queries) of int, read-only: (dy + w - 1) (2w - 1) + (dx + w - 1) with dy = y_query - y_key, dx
-    alike. Source: Swin, section 3.2 (its table B-hat).
+    -> (w * w keys, w * w queries) of int: (dy + w - 1) (2w - 1) + (dx + w - 1) with dy = y_query - y_key, dx alike.
+    Source: Swin, section 3.2 (its table B-hat).
     """
     y, x = np.divmod(np.arange(window * window), window)
     dy = y[None, :] - y[:, None]  # (keys, queries)
     dx = x[None, :] - x[:, None]
-    index = (dy + window - 1) * (2 * window - 1) + dx + window - 1
-    index.flags.writeable = False  # the next caller gets the same array
-    return index
+    return (dy + window - 1) * (2 * window - 1) + dx + window - 1
 
 
 def window_position_bias(table: np.ndarray, *, window: int) -> tuple[np.ndarray, Any]:
