@@ -219,10 +219,9 @@ def _seconds(step: Callable[[], Any]) -> float:
 
 
 def _start_helpers(step: Callable[[], None]) -> int:
-    """How many helper processes take part in our step, after a few steps to start them."""
+    """How many helper processes take part in our step, which has run once: another starts them."""
     from .models.team import await_helpers, helper_processes
 
-    step()
     step()
     if not await_helpers():
         return 0
@@ -236,8 +235,8 @@ def _peak_memory(step: Callable[[], None]) -> float:
 
     from .models.team import helper_processes
 
-    _start_helpers(step)
     step()
+    _start_helpers(step)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_mib = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
     for process in helper_processes():

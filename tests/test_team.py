@@ -191,10 +191,10 @@ def test_an_error_of_one_member_ends_the_others(finest_cut):
 # --- helper processes -------------------------------------------------------------------------------------------------
 
 
-def by_threads(model, images):
+def by_threads(function, images):
     instance, team._Team.instance = team._Team.instance, None
     try:
-        return model(images)
+        return function(images)
     finally:
         team._Team.instance = instance
 
@@ -235,9 +235,7 @@ def test_logits_and_features_are_those_of_threads(small_model, passes):
         images = image_for(small_model, seed)
         assert_helped(small_model, images, passes)
         features = small_model.features(images)
-        instance, team._Team.instance = team._Team.instance, None
-        expected = small_model.features(images)
-        team._Team.instance = instance
+        expected = by_threads(small_model.features, images)
         for ours, theirs in zip(features, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
             assert ours.flags.writeable
@@ -317,6 +315,11 @@ def test_only_plain_inference_is_for_a_team(small_model, passes):
     small_model.forward(images, Context(training=True, rng=np.random.default_rng(0)))
     small_model.forward(images, Context(trace={}))
     small_model.forward(images, Context(local_trace={}))
+
+    class Watching(Context):
+        pass
+
+    small_model.forward(images, Watching())
     assert passes() == before
 
 

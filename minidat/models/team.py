@@ -51,8 +51,11 @@ def run(model: DAT, method: str, images: np.ndarray, context: Context) -> Any:
     """What model.method(images, context) returns first, an array or a list of arrays, computed by a team.
 
     None if it is nothing for a team, which takes plain inference alone, or if there is no team (yet). The first such
-    pass starts none: who classifies one image has the answer before a helper would be ready.
+    pass starts none: who classifies one image has the answer before a helper would be ready. A Context of a class of
+    its own watches the operators, and would miss those of the helpers.
     """
+    if type(context) is not Context:
+        return None
     if context.gradients or context.training or context.trace is not None or context.local_trace is not None:
         return None
     if current() is not None:
@@ -191,12 +194,15 @@ class _Team:
     def ready(self) -> bool:
         """Whether all helpers have started, and run the same program as this process."""
         if self.program is None:
-            digests = {self.shared.control[DIGEST + 8 * rank] for rank in self._ranks()}
-            program = _Program()
-            if any(process.poll() is not None for process in self.processes) or not digests <= {0, program.digest}:
+            if any(process.poll() is not None for process in self.processes):
                 _Team.stop()
                 return False
+            digests = {self.shared.control[DIGEST + 8 * rank] for rank in self._ranks()}
             if 0 in digests:
+                return False
+            program = _Program()
+            if digests != {program.digest}:
+                _Team.stop()
                 return False
             self.program = program
         return self.program.unchanged()
@@ -429,6 +435,6 @@ def _next_pass(control: memoryview, rank: int) -> bool:
             if control[PASS] != control[DONE + 8 * rank]:
                 return True
         control[ASLEEP + 8 * rank] = 1
-        if control[PASS] == control[DONE + 8 * rank] and not os.read(0, 1):
+        if control[PASS] == control[DONE + 8 * rank] and not os.read(0, 4096):
             return False
         control[ASLEEP + 8 * rank] = 0
