@@ -1,8 +1,8 @@
 """What can be done with less, where nothing has to be kept for a backward pass.
 
-Large maps are taken a few tokens at a time. What does not look at its neighbours (a window, a token of an MLP) is worked
-on in small parts, each by one thread from its first operator to its last: the numbers in between never leave the core's
-cache, and threads meet once, not at every operator.
+Large maps are taken a few tokens at a time. What does not look at its neighbours (a window, a token of an MLP) is
+worked on in small parts, each by one thread from its first operator to its last: the numbers in between never leave the
+core's cache, and threads meet once, not at every operator.
 """
 
 from __future__ import annotations
