@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .checkpoints import convert_state_dict, load_model, save_npz
     from .classification import Prediction, classify
     from .data import load_image, preprocess
+    from .data.targets import BoxTargets
     from .errors import MinidatError
     from .models import DAT, ModelConfig, create_model, list_models
     from .nn import Context
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BoxTargets": "data.targets",
     "Context": "nn",
     "DAT": "models",
     "MinidatError": "errors",
@@ -40,6 +42,7 @@ _HOMES = {
 
 __all__ = [
     "DAT",
+    "BoxTargets",
     "Context",
     "MinidatError",
     "ModelConfig",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -41,8 +40,8 @@ def run_benchmark(
 
     Inference, or with `train` a training step (forward, cross-entropy, backward), on random images of the model's size;
     `threads` for NumPy and PyTorch alike, default all cores; `seconds` to spend, roughly, but five runs at least.
-    Keys: `model`, `batch`, `mode`, `threads`, `helpers` (processes besides this one that take part), `runs`, for us
-    `milliseconds` (median), `minimum_milliseconds`, `peak_memory_mib` (of the process and its helpers),
+    Keys: `model`, `batch`, `mode`, `threads`, `runs`, for us
+    `milliseconds` (median), `minimum_milliseconds`, `peak_memory_mib` (of the process),
     `floor_milliseconds` (the matrix products alone), `operators` (share of each in the time of all); `pytorch` (the
     median, minimum and memory, or None without PyTorch), and `ratio`, our median by PyTorch's (or None). Raises
     ConfigError for an unknown model or a number below 1.
@@ -64,7 +63,8 @@ def run_benchmark(
 def format_benchmark(result: dict[str, Any]) -> str:
     """The result of `run_benchmark` as text for a terminal."""
     lines = [
-        f"{result['model']}, batch {result['batch']}, {result['mode']}, {_workers(result)}, {result['runs']} runs",
+        f"{result['model']}, batch {result['batch']}, {result['mode']}, {result['threads']} threads, "
+        f"{result['runs']} runs",
         f"{'':10}{'median':>12}{'minimum':>12}{'peak memory':>14}",
     ]
     for title, figures in (("minidat", result), ("PyTorch", result["pytorch"])):
@@ -81,11 +81,6 @@ def format_benchmark(result: dict[str, Any]) -> str:
     lines.append("share of the operators' time")
     lines += [f"  {share:6.1%}  {op}" for op, share in result["operators"].items() if share >= 0.001]
     return "\n".join(lines)
-
-
-def _workers(result: dict[str, Any]) -> str:
-    threads = f"{result['threads']} threads"
-    return f"{threads} (ours: {1 + result['helpers']} processes)" if result["helpers"] else threads
 
 
 def _child(what: str, task: dict[str, Any], threads: int | None) -> Any:
@@ -133,7 +128,7 @@ def _pytorch_step(task: dict[str, Any]) -> Callable[[], None]:
     from .models import get_config
 
     reference = importlib.import_module("tests.reference")
-    from .ops._threads import thread_count
+    from .runtime.threads import thread_count
 
     torch.set_num_threads(thread_count())
     config = get_config(task["model"])
@@ -168,7 +163,7 @@ def _has_pytorch() -> bool:
 def _time(task: dict[str, Any]) -> dict[str, Any]:
     """Our step and PyTorch's in turn, until there are enough runs; then the profile and the floor."""
     from .models import create_model
-    from .ops._threads import thread_count
+    from .runtime.threads import thread_count
 
     model = create_model(task["model"])
     steps = {"minidat": _our_step(model, task)}
@@ -176,7 +171,6 @@ def _time(task: dict[str, Any]) -> dict[str, Any]:
         steps["PyTorch"] = _pytorch_step(task)
     for step in steps.values():
         step()
-    helpers = _start_helpers(steps["minidat"])
     seconds: dict[str, list[float]] = {title: [] for title in steps}
     started = time.perf_counter()
     for run in range(MAXIMUM_RUNS):
@@ -202,7 +196,6 @@ def _time(task: dict[str, Any]) -> dict[str, Any]:
         "batch": task["batch"],
         "mode": "training step" if task["train"] else "inference",
         "threads": thread_count(),
-        "helpers": helpers,
         "runs": len(seconds["minidat"]),
         **ours,
         "pytorch": pytorch,
@@ -218,31 +211,14 @@ def _seconds(step: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _start_helpers(step: Callable[[], None]) -> int:
-    """How many helper processes take part in our step, which has run once: another starts them."""
-    from .models.team import await_helpers, helper_processes
-
-    step()
-    if not await_helpers():
-        return 0
-    step()
-    return len(helper_processes())
-
-
 def _peak_memory(step: Callable[[], None]) -> float:
-    """MiB of the largest resident size of this process after some steps, and what its helpers have for themselves."""
+    """MiB of the largest resident size of this process after two steps."""
     import resource
 
-    from .models.team import helper_processes
-
     step()
-    _start_helpers(step)
+    step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_mib = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-    for process in helper_processes():
-        status = Path(f"/proc/{process}/status").read_text()
-        peak_mib += sum(int(kib) for kib in re.findall(r"^RssAnon:\s*(\d+) kB", status, re.MULTILINE)) / 2**10
-    return peak_mib
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 @dataclass

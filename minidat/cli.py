@@ -380,7 +380,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from .classification import default_weights
     from .data.datasets import ArrayDataset, open_dataset, split_validation
     from .models import ModelConfig, get_config
-    from .ops._threads import thread_count
+    from .runtime.threads import thread_count
     from .training import Recipe, show_progress, train
 
     if arguments.weights is not None and arguments.model is not None:

@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from minidat.ops import _threads
+from minidat.runtime import threads as _threads
 
 Arrays = Sequence[np.ndarray | None]
 

@@ -395,7 +395,7 @@ def test_several_threads_find_the_same(make, monkeypatch, size):
     files = {f"{c}/{i:02}.png": png(i, **size) for i in range(9) for c in "ab"}
     files["b/07.png"] = b"bad"
     dataset = open_dataset(make(files))
-    monkeypatch.setattr("minidat.ops._threads.parallel", backwards)
+    monkeypatch.setattr("minidat.runtime.threads.parallel", backwards)
     expected = dataset.load_many(range(18))
     assert calls == ([17] if size else [])
     monkeypatch.undo()

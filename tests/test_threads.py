@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidat.ops import _threads
+from minidat.runtime import threads as _threads
 
 
 @pytest.fixture(params=[1, 2, 3])

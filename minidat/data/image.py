@@ -81,7 +81,7 @@ def load_images(names: Sequence[str], source: Callable[[str], str | BinaryIO] = 
     source: the file of a name, as a path or opened; it may raise ImageError. Returns (H, W, 3) uint8 arrays in the
     order of the names; in the place of an image that cannot be read there is the ImageError.
     """
-    from ..ops._threads import parallel  # here, since one image needs no threads and no operators
+    from ..runtime.threads import parallel  # here, since one image needs no threads and no operators
 
     images: list[np.ndarray | ImageError] = [ImageError("not read")] * len(names)
 

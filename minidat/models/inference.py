@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..ops._threads import current, empty, in_parts, parallel
+from ..runtime.threads import current, empty, in_parts, parallel
 
 PART_FLOATS = 786432  # of the widest array in between
 ADD_GRAIN = 262144  # numbers to add that are worth waking a thread for

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import ops
 from ..nn import Backward, Context, Linear, Module, depthwise_conv
-from ..ops._threads import chunked, empty, parallel, slices
+from ..runtime.threads import chunked, empty, parallel, slices
 from .inference import plus_identity
 
 MLP_GRAIN = 4_000_000  # multiply-adds of one layer that are worth waking a thread for

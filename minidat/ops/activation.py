@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ._threads import chunked, current, empty
+from ..runtime.threads import chunked, current, empty
 
 Backward = Callable[[np.ndarray], tuple[np.ndarray]]
 

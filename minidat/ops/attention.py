@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.threads import CACHE_FLOATS, empty, parallel, thread_count
 from ._shapes import check, unbroadcast
-from ._threads import CACHE_FLOATS, empty, parallel, thread_count
 
 
 def attention(

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.threads import contiguous, empty, parallel, product
 from ._shapes import check, pair
-from ._threads import contiguous, empty, parallel, product
 from .linear import linear
 
 Pair = tuple[int, int]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.threads import product
 from ._shapes import check
-from ._threads import product
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Any]:

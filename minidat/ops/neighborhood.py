@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..runtime.threads import CACHE_FLOATS, empty, parallel
 from ._shapes import check
-from ._threads import CACHE_FLOATS, empty, parallel
 from .activation import softmax
 
 Gradients = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

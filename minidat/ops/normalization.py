@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.threads import chunked, empty
 from ._shapes import check
-from ._threads import chunked, empty
 
 FORWARD_GRAIN = 131072  # numbers to normalise that are worth waking a thread for
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.threads import empty, parallel, thread_count
 from ._shapes import check
-from ._threads import empty, parallel, thread_count
 
 CORNERS = (0, 0), (0, 1), (1, 0), (1, 1)  # (dy, dx) from the pixel above and to the left of a position
 SAMPLES_GRAIN = 65536  # numbers to read from a map that are worth waking a thread for

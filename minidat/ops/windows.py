@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.threads import COPY_GRAIN, contiguous, empty, parallel
 from ._shapes import check
-from ._threads import COPY_GRAIN, contiguous, empty, parallel
 
 
 def window_partition(x: np.ndarray, *, window: int) -> tuple[np.ndarray, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..nn import Module, Parameter
-from ..ops._threads import chunked
+from ..runtime.threads import chunked
 from .optimizer import check_state
 
 AVERAGE, UPDATES = "average.", "updates"

@@ -11,7 +11,7 @@ from ..errors import CheckpointError, ConfigError
 from ..models.deformable_attention import DeformableAttention
 from ..models.window_attention import WindowAttention
 from ..nn import Module, Parameter
-from ..ops._threads import chunked
+from ..runtime.threads import chunked
 
 # What the authors' code calls `relative_position_bias_table` (windows) and `rpe_table` (deformable attention), with
 # all that `rpe_table` stands for in the ablations. It exempts names that contain these words, and so misses the table

@@ -23,7 +23,7 @@ from ..data.augmentation import Augmentation
 from ..errors import TrainingError
 from ..models import DAT, ModelConfig
 from ..nn import Context, Module
-from ..ops._threads import alone
+from ..runtime.threads import alone
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Helper processes that run a model's forward pass together with this one: see `minidat.ops._team` for how.
+"""Helper processes that run a model's forward pass together with this one: see `minidat.runtime.team` for how.
 
 They start when a second batch is passed through a model without gradients, and serve all models from then on. Until
 they are ready, and where they cannot be had, threads do the work: helpers need Linux on x86-64, whose stores other
@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..nn import Context, Parameter
-from ..ops._team import NAP, Arena, Member, TeamError, current, run_as
-from ..ops._threads import alone, thread_count
+from .team import NAP, Arena, Member, TeamError, current, run_as
+from .threads import alone, thread_count
 
 if TYPE_CHECKING:
     from .dat import DAT
@@ -176,7 +176,7 @@ class _Team:
             raise
         self.program: _Program | None = None  # once the helpers have told that it is theirs, too
         self._last_message = b""
-        command = f"import sys; sys.path[:] = {sys.path!r}; from minidat.models.team import serve; serve()"
+        command = f"import sys; sys.path[:] = {sys.path!r}; from minidat.runtime.session import serve; serve()"
         self.processes = [
             subprocess.Popen(
                 [sys.executable, "-c", command, *map(str, (file, capacity, rank, size))],

@@ -15,7 +15,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from ._team import current, empty, in_region
+from .team import current, empty, in_region
 
 # Numbers worked on at once. Fewer would stay in a faster cache, but threads meet at Python's interpreter lock after
 # every call of NumPy, and each meeting costs as much as a pass over ten thousand numbers.
@@ -38,7 +38,7 @@ def thread_count() -> int:
 def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) -> None:
     """Call work(start, stop) on slices that cover range(count), one slice a thread, each of at least `grain` items.
 
-    In a team of processes (see `_team`) one slice a member instead: what `work` writes for others must lie in arrays
+    In a team of processes (see `team`) one slice a member instead: what `work` writes for others must lie in arrays
     from `empty`.
     """
     member = current()

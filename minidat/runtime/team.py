@@ -3,11 +3,11 @@
 Python's threads stand in each other's way: two of them that call short NumPy functions meet at the interpreter lock at
 every call. Processes have a lock each. So in inference, where an operator may take a fraction of a millisecond, the
 members of a team all run the same forward pass (SPMD: single program, multiple data). Outside of the regions of
-`_threads.parallel` each member computes everything for itself; in a region each works on its own slice, and writes it
+`threads.parallel` each member computes everything for itself; in a region each works on its own slice, and writes it
 to arrays that came from `empty`. These lie at the same place for every member, since all make and drop the same arrays
 in the same order.
 
-`minidat.models.team` starts the processes and tells them what to run.
+`minidat.runtime.session` starts the processes and tells them what to run.
 """
 
 from __future__ import annotations

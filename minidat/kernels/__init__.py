@@ -1,0 +1,1 @@
+"""The machine: operators made fast, under the same names, with the same signatures and the same numbers."""
