@@ -10,13 +10,16 @@ from .activation import gelu, log_spaced, relu, softmax, tanh
 from .attention import attention, attention_probabilities
 from .convolution import conv2d
 from .linear import linear, scale_channels
-from .losses import cross_entropy
+from .losses import binary_cross_entropy, cross_entropy
+from .masks import paste_mask
 from .neighborhood import neighborhood_attention, neighborhood_probabilities, neighborhood_tokens
 from .normalization import layer_norm
 from .pooling import average_pool, global_average_pool
 from .regularization import drop_path, dropout
 from .resize import resize
+from .roi_align import roi_align
 from .sampling import grid_sample, query_points, reference_points, sample_product_grid, sampling_points
+from .transposed_convolution import transposed_conv2d
 from .windows import (
     cyclic_shift,
     relative_position_index,
@@ -30,6 +33,7 @@ __all__ = [
     "attention",
     "attention_probabilities",
     "average_pool",
+    "binary_cross_entropy",
     "conv2d",
     "cross_entropy",
     "cyclic_shift",
@@ -44,17 +48,20 @@ __all__ = [
     "neighborhood_attention",
     "neighborhood_probabilities",
     "neighborhood_tokens",
+    "paste_mask",
     "query_points",
     "reference_points",
     "relative_position_index",
     "relu",
     "resize",
+    "roi_align",
     "sample_product_grid",
     "sampling_points",
     "scale_channels",
     "shifted_window_mask",
     "softmax",
     "tanh",
+    "transposed_conv2d",
     "window_partition",
     "window_position_bias",
     "window_reverse",

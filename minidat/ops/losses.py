@@ -1,4 +1,4 @@
-"""The loss a classifier is trained with."""
+"""The losses of classes: one of many (cross entropy), and one or not (binary cross entropy)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,26 @@ def cross_entropy(logits: np.ndarray, *, targets: np.ndarray, label_smoothing: f
         # d_logits = (softmax sum(q) - q) / B; the sum is 1 unless the caller's targets are weighted
         d_logits = np.exp(log_softmax) * probabilities.sum(axis=1, keepdims=True) - probabilities
         return (d_logits * (float(d_output) / batch),)
+
+    return output, backward
+
+
+def binary_cross_entropy(logits: np.ndarray, *, targets: np.ndarray, normalizer: float) -> tuple[np.ndarray, Any]:
+    """The sum of -(t log p + (1 - t) log(1 - p)), p = sigmoid(logit), over all entries, divided by `normalizer`.
+
+    Computed as max(l, 0) - l t + log(1 + e^-|l|), which no finite logit overflows.
+    logits: (...), targets: the same shape (...), numbers in [0, 1] or booleans -> output: (), in the dtype of the
+    logits. Raises ShapeError for targets of another shape.
+    Source: torch.nn.functional.binary_cross_entropy_with_logits; the loss of Mask R-CNN's masks (section 3).
+    """
+    check(targets.shape == logits.shape, "binary_cross_entropy", "shape of targets", targets.shape, logits.shape)
+    targets = targets.astype(logits.dtype)
+    small = np.exp(-np.abs(logits))  # e^-|l|
+    output = (np.maximum(logits, 0) - logits * targets + np.log1p(small)).sum() / logits.dtype.type(normalizer)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
+        probabilities = np.where(logits >= 0, 1, small) / (1 + small)  # the sigmoid
+        return ((probabilities - targets) * (float(d_output) / float(normalizer)),)
 
     return output, backward
 
