@@ -13,12 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .catalog import create_model, list_models
     from .checkpoints import convert_state_dict, load_model, save_npz
     from .classification import Prediction, classify
     from .data import load_image, preprocess
     from .data.targets import BoxTargets
     from .errors import MinidatError
-    from .models import DAT, ModelConfig, create_model, list_models
+    from .models import DAT, ModelConfig
     from .nn import Context
 
 __version__ = "0.1.0"
@@ -32,8 +33,8 @@ _HOMES = {
     "Prediction": "classification",
     "classify": "classification",
     "convert_state_dict": "checkpoints",
-    "create_model": "models",
-    "list_models": "models",
+    "create_model": "catalog",
+    "list_models": "catalog",
     "load_image": "data",
     "load_model": "checkpoints",
     "preprocess": "data",

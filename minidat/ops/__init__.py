@@ -8,14 +8,16 @@ Legend: B batch, H and W rows and columns of a map, C channels, Q queries, K key
 
 from .activation import gelu, log_spaced, relu, softmax, tanh
 from .attention import attention, attention_probabilities
+from .batch_normalization import batch_norm, batch_statistics, conv_norm_relu
+from .binary_cross_entropy import binary_cross_entropy
 from .convolution import conv2d
 from .linear import linear, scale_channels
-from .losses import binary_cross_entropy, cross_entropy
+from .losses import cross_entropy, pixel_cross_entropy
 from .masks import paste_mask
 from .neighborhood import neighborhood_attention, neighborhood_probabilities, neighborhood_tokens
 from .normalization import layer_norm
-from .pooling import average_pool, global_average_pool
-from .regularization import drop_path, dropout
+from .pooling import adaptive_average_pool, average_pool, global_average_pool
+from .regularization import channel_dropout, drop_path, dropout
 from .resize import resize
 from .roi_align import roi_align
 from .sampling import grid_sample, query_points, reference_points, sample_product_grid, sampling_points
@@ -30,11 +32,16 @@ from .windows import (
 )
 
 __all__ = [
+    "adaptive_average_pool",
     "attention",
     "attention_probabilities",
     "average_pool",
+    "batch_norm",
+    "batch_statistics",
     "binary_cross_entropy",
+    "channel_dropout",
     "conv2d",
+    "conv_norm_relu",
     "cross_entropy",
     "cyclic_shift",
     "drop_path",
@@ -49,6 +56,7 @@ __all__ = [
     "neighborhood_probabilities",
     "neighborhood_tokens",
     "paste_mask",
+    "pixel_cross_entropy",
     "query_points",
     "reference_points",
     "relative_position_index",
