@@ -9,8 +9,8 @@ import numpy as np
 from ._shapes import check
 
 
-def binary_cross_entropy(logits: np.ndarray, *, targets: np.ndarray, normalizer: float) -> tuple[np.ndarray, Any]:
-    """The sum of -(t log p + (1 - t) log(1 - p)), p = sigmoid(logit), over all entries, divided by `normalizer`.
+def binary_cross_entropy(logits: np.ndarray, *, targets: np.ndarray) -> tuple[np.ndarray, Any]:
+    """The sum of -(t log p + (1 - t) log(1 - p)) over all entries, where p = sigmoid(logit).
 
     Computed as max(l, 0) - l t + log(1 + e^-|l|), which no finite logit overflows.
     logits: (...), targets: the same shape (...), numbers in [0, 1] or booleans -> output: (), in the dtype of the
@@ -20,10 +20,10 @@ def binary_cross_entropy(logits: np.ndarray, *, targets: np.ndarray, normalizer:
     check(targets.shape == logits.shape, "binary_cross_entropy", "shape of targets", targets.shape, logits.shape)
     targets = targets.astype(logits.dtype)
     small = np.exp(-np.abs(logits))  # e^-|l|
-    output = (np.maximum(logits, 0) - logits * targets + np.log1p(small)).sum() / logits.dtype.type(normalizer)
+    output = (np.maximum(logits, 0) - logits * targets + np.log1p(small)).sum()
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
         probabilities = np.where(logits >= 0, 1, small) / (1 + small)  # the sigmoid
-        return ((probabilities - targets) * (float(d_output) / float(normalizer)),)
+        return ((probabilities - targets) * float(d_output),)
 
     return output, backward
