@@ -19,8 +19,8 @@ from .masks import paste_mask
 from .neighborhood import neighborhood_attention, neighborhood_probabilities, neighborhood_tokens
 from .nms import class_nms, nms
 from .normalization import layer_norm
-from .regularization import channel_dropout, drop_path, dropout
 from .pooling import adaptive_average_pool, average_pool, global_average_pool, max_pool
+from .regularization import channel_dropout, drop_path, dropout
 from .resize import resize
 from .roi_align import roi_align
 from .sampling import grid_sample, query_points, reference_points, sample_product_grid, sampling_points
