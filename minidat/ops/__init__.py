@@ -6,15 +6,18 @@ A backward takes the gradient of the output and returns a tuple with one gradien
 Legend: B batch, H and W rows and columns of a map, C channels, Q queries, K keys, d width of a head.
 """
 
-from .activation import gelu, log_spaced, relu, softmax, tanh
+from .activation import gelu, log_spaced, relu, sigmoid, softmax, tanh
 from .attention import attention, attention_probabilities
 from .batch_normalization import batch_norm, batch_statistics, conv_norm_relu
+from .boxes import box_area, box_giou, box_iof, box_iou, decode_boxes, encode_boxes
 from .convolution import conv2d
+from .detection_losses import focal_loss, giou_loss, l1_loss, smooth_l1_loss
 from .linear import linear, scale_channels
 from .losses import cross_entropy, pixel_cross_entropy
 from .neighborhood import neighborhood_attention, neighborhood_probabilities, neighborhood_tokens
+from .nms import class_nms, nms
 from .normalization import layer_norm
-from .pooling import adaptive_average_pool, average_pool, global_average_pool
+from .pooling import adaptive_average_pool, average_pool, global_average_pool, max_pool
 from .regularization import channel_dropout, drop_path, dropout
 from .resize import resize
 from .sampling import grid_sample, query_points, reference_points, sample_product_grid, sampling_points
@@ -34,22 +37,34 @@ __all__ = [
     "average_pool",
     "batch_norm",
     "batch_statistics",
+    "box_area",
+    "box_giou",
+    "box_iof",
+    "box_iou",
     "channel_dropout",
+    "class_nms",
     "conv2d",
     "conv_norm_relu",
     "cross_entropy",
     "cyclic_shift",
+    "decode_boxes",
     "drop_path",
     "dropout",
+    "encode_boxes",
+    "focal_loss",
     "gelu",
+    "giou_loss",
     "global_average_pool",
     "grid_sample",
+    "l1_loss",
     "layer_norm",
     "linear",
     "log_spaced",
+    "max_pool",
     "neighborhood_attention",
     "neighborhood_probabilities",
     "neighborhood_tokens",
+    "nms",
     "pixel_cross_entropy",
     "query_points",
     "reference_points",
@@ -60,6 +75,8 @@ __all__ = [
     "sampling_points",
     "scale_channels",
     "shifted_window_mask",
+    "sigmoid",
+    "smooth_l1_loss",
     "softmax",
     "tanh",
     "window_partition",

@@ -1,4 +1,4 @@
-"""Average pooling: over blocks of the map, over a grid of bins whatever the map's size, over the whole of it."""
+"""Pooling: averages over blocks, over a grid of bins and over the whole map, the largest number of each window."""
 
 from __future__ import annotations
 
@@ -74,3 +74,30 @@ def global_average_pool(x: np.ndarray) -> tuple[np.ndarray, Any]:
         return (np.broadcast_to(d_pixel.reshape(batch, 1, 1, channels), shape).copy(),)
 
     return x.mean(axis=(1, 2)), backward
+
+
+def max_pool(x: np.ndarray, *, kernel: int | tuple[int, int], stride: int | tuple[int, int]) -> tuple[np.ndarray, Any]:
+    """The largest number of each window of kernel = (ky, kx) pixels, the windows `stride` apart; an int means a square.
+
+    x: (B, H, W, C) -> output: (B, (H - ky) // sy + 1, (W - kx) // sx + 1, C). The gradient goes to the first of equals.
+    Raises ShapeError if not even one window fits.
+    Source: torch.nn.functional.max_pool2d; the coarsest level of Cascade Mask R-CNN's pyramid, with a kernel of 1.
+    """
+    (ky, kx), (sy, sx) = pair(kernel), pair(stride)
+    check(x.ndim == 4, "max_pool", "shape of x", x.shape, "(B, H, W, C)")
+    check(min(ky, kx, sy, sx) >= 1, "max_pool", "kernel and stride", (kernel, stride), "positive numbers")
+    check(x.shape[1] >= ky and x.shape[2] >= kx, "max_pool", "map size", x.shape[1:3], f"at least the kernel, {ky, kx}")
+    windows = np.lib.stride_tricks.sliding_window_view(x, (ky, kx), axis=(1, 2))[
+        :, ::sy, ::sx
+    ]  # (B, H', W', C, ky, kx)
+    output = windows.max(axis=(4, 5))
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
+        flat = windows.reshape(*output.shape, ky * kx)
+        row, column = np.divmod(flat.argmax(axis=-1), kx)  # of the largest, within its window
+        image, y, x_, channel = np.indices(output.shape, sparse=True)
+        d_x = np.zeros(x.shape, d_output.dtype)
+        np.add.at(d_x, (image, y * sy + row, x_ * sx + column, channel), d_output)
+        return (d_x,)
+
+    return output, backward

@@ -67,7 +67,7 @@ class SegmentorConfig:
 
 @dataclass(frozen=True)
 class UperNetConfig(SegmentorConfig):
-    """UperNet. pool_scales: bins a side of each grid; auxiliary_channels: width of the auxiliary head, None: no head."""
+    """UperNet. pool_scales: bins a side of each grid; auxiliary_channels: the auxiliary head's width, None: no head."""
 
     pool_scales: tuple[int, ...] = (1, 2, 3, 6)
     auxiliary_channels: int | None = 256

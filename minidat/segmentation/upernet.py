@@ -1,4 +1,4 @@
-"""UperNet: pyramid pooling on the coarsest map, then a pyramid from coarse to fine, fused (arXiv 1807.10221, Fig. 4)."""
+"""UperNet: pyramid pooling on the coarsest map, a pyramid from coarse to fine, fused (arXiv 1807.10221, Fig. 4)."""
 
 from __future__ import annotations
 
