@@ -17,6 +17,8 @@ from .errors import ConfigError
 from .models import DAT, ModelConfig
 from .models.config import PUBLISHED_CONFIGS
 from .models.dat import build
+from .segmentation import SemanticFPN, SemanticFPNConfig, UperNet, UperNetConfig
+from .segmentation.config import SEMANTIC_FPN_CONFIGS, UPERNET_CONFIGS
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "classifier": Family(DAT, ModelConfig, PUBLISHED_CONFIGS),
+    "upernet": Family(UperNet, UperNetConfig, UPERNET_CONFIGS),
+    "semantic_fpn": Family(SemanticFPN, SemanticFPNConfig, SEMANTIC_FPN_CONFIGS),
 }
 
 

@@ -8,16 +8,17 @@ Legend: B batch, H and W rows and columns of a map, C channels, Q queries, K key
 
 from .activation import gelu, log_spaced, relu, sigmoid, softmax, tanh
 from .attention import attention, attention_probabilities
+from .batch_normalization import batch_norm, batch_statistics, conv_norm_relu
 from .boxes import box_area, box_giou, box_iof, box_iou, decode_boxes, encode_boxes
 from .convolution import conv2d
 from .detection_losses import focal_loss, giou_loss, l1_loss, smooth_l1_loss
 from .linear import linear, scale_channels
-from .losses import cross_entropy
+from .losses import cross_entropy, pixel_cross_entropy
 from .neighborhood import neighborhood_attention, neighborhood_probabilities, neighborhood_tokens
 from .nms import class_nms, nms
 from .normalization import layer_norm
-from .pooling import average_pool, global_average_pool, max_pool
-from .regularization import drop_path, dropout
+from .pooling import adaptive_average_pool, average_pool, global_average_pool, max_pool
+from .regularization import channel_dropout, drop_path, dropout
 from .resize import resize
 from .sampling import grid_sample, query_points, reference_points, sample_product_grid, sampling_points
 from .windows import (
@@ -30,15 +31,20 @@ from .windows import (
 )
 
 __all__ = [
+    "adaptive_average_pool",
     "attention",
     "attention_probabilities",
     "average_pool",
+    "batch_norm",
+    "batch_statistics",
     "box_area",
     "box_giou",
     "box_iof",
     "box_iou",
+    "channel_dropout",
     "class_nms",
     "conv2d",
+    "conv_norm_relu",
     "cross_entropy",
     "cyclic_shift",
     "decode_boxes",
@@ -59,6 +65,7 @@ __all__ = [
     "neighborhood_probabilities",
     "neighborhood_tokens",
     "nms",
+    "pixel_cross_entropy",
     "query_points",
     "reference_points",
     "relative_position_index",

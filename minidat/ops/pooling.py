@@ -1,4 +1,4 @@
-"""Pooling: averages over blocks of the map and over the whole of it, and the largest number of each window."""
+"""Pooling: averages over blocks, over a grid of bins and over the whole map, the largest number of each window."""
 
 from __future__ import annotations
 
@@ -32,6 +32,32 @@ def average_pool(x: np.ndarray, *, kernel: int | tuple[int, int]) -> tuple[np.nd
         return (d_x,)
 
     return output, backward
+
+
+def adaptive_average_pool(x: np.ndarray, *, size: tuple[int, int]) -> tuple[np.ndarray, Any]:
+    """Average over a grid of size = (h, w) bins that cover the map: output = A_y x A_x^T, one matrix an axis.
+
+    Bin i of n on an axis of N pixels goes from floor(i N / n) up to, not including, ceil((i + 1) N / n): where n does
+    not divide N, neighbouring bins share pixels, and a map smaller than the grid is repeated.
+    x: (B, H, W, C) -> output: (B, h, w, C). Raises ShapeError for another number of axes, an empty map or grid.
+    Source: torch.nn.functional.adaptive_avg_pool2d; pyramid pooling, arXiv 1612.01105, section 3.2.
+    """
+    check(x.ndim == 4 and 0 not in x.shape, "adaptive_average_pool", "shape of x", x.shape, "(B, H, W, C), none 0")
+    check(len(size) == 2 and min(size) >= 1, "adaptive_average_pool", "size", size, "two positive numbers")
+    along_y = averaging_matrix(x.shape[1], size[0]).astype(x.dtype)  # (h, H)
+    along_x = averaging_matrix(x.shape[2], size[1]).astype(x.dtype)  # (w, W)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
+        return (np.einsum("ih,jw,bijc->bhwc", along_y, along_x, d_output, optimize=True),)
+
+    return np.einsum("ih,jw,bhwc->bijc", along_y, along_x, x, optimize=True), backward
+
+
+def averaging_matrix(old: int, new: int) -> np.ndarray:
+    """The (new, old) float64 matrix whose row i averages the pixels of bin i; each row sums to 1."""
+    bins, pixels = np.arange(new)[:, None], np.arange(old)
+    starts, ends = bins * old // new, -(-(bins + 1) * old // new)
+    return ((starts <= pixels) & (pixels < ends)) / (ends - starts)
 
 
 def global_average_pool(x: np.ndarray) -> tuple[np.ndarray, Any]:
