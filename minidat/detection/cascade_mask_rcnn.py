@@ -8,10 +8,11 @@ import numpy as np
 
 from .. import ops
 from ..data.targets import BoxTargets
+from ..models.pyramid import Maps
 from ..nn import Backward, Context
-from .config import CascadeMaskRCNNConfig
 from .region_stage import RegionStage, add_maps, sample_regions
 from .two_stage import Sizes, TwoStageDetector
+from .two_stage_config import CascadeMaskRCNNConfig
 
 
 class CascadeMaskRCNN(TwoStageDetector):
@@ -23,12 +24,12 @@ class CascadeMaskRCNN(TwoStageDetector):
 
     def __init__(self, config: CascadeMaskRCNNConfig, labels: list[str] | None = None) -> None:
         super().__init__(config, labels)
-        self.stages = [RegionStage(config, stage) for stage in config.stages]
+        self.stages = [RegionStage(config, settings) for settings in config.stages]
         self.set_paths()
 
     def regions_loss(
         self,
-        levels: Sequence[np.ndarray],
+        levels: Maps,
         proposals: Sequence[np.ndarray],
         targets: Sequence[BoxTargets],
         size: tuple[int, int],
@@ -37,8 +38,8 @@ class CascadeMaskRCNN(TwoStageDetector):
         losses: dict[str, float] = {}
         backwards = []
         for number, stage in enumerate(self.stages, start=1):
-            sampled = sample_regions(proposals, targets, stage.config, self.config, context)
-            stage_losses, (logits, deltas), stage_backward = stage.loss(levels, sampled, targets, size, context)
+            sampled = sample_regions(proposals, targets, stage.settings, self.config, context)
+            stage_losses, (logits, deltas), stage_backward = stage.loss(levels, sampled, targets, context)
             losses |= {f"stage{number}_{name}": loss for name, loss in stage_losses.items()}
             backwards.append(stage_backward)
             # the next stage's proposals: no gradient passes through them, and objects' own boxes are left out
@@ -55,7 +56,7 @@ class CascadeMaskRCNN(TwoStageDetector):
         return losses, backward
 
     def classify(
-        self, levels: Sequence[np.ndarray], proposals: Sequence[np.ndarray], sizes: Sizes, context: Context
+        self, levels: Maps, proposals: Sequence[np.ndarray], sizes: Sizes, context: Context
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         images = np.repeat(np.arange(len(proposals)), [len(boxes) for boxes in proposals])
         all_logits = []
@@ -68,19 +69,20 @@ class CascadeMaskRCNN(TwoStageDetector):
             ]
             best = _foreground(logits)
             proposals = [boxes[np.arange(len(boxes)), best[images == i]] for i, boxes in enumerate(moved)]
-        probabilities, _ = ops.softmax(sum(all_logits) / len(self.stages))
+        probabilities, _ = ops.softmax(np.mean(all_logits, axis=0))
         for i, boxes in enumerate(moved):
             yield probabilities[images == i, :-1], boxes
 
     def mask_probabilities(
         self,
-        levels: Sequence[np.ndarray],
+        levels: Maps,
         boxes: np.ndarray,
         images: np.ndarray,
         labels: np.ndarray,
         context: Context,
     ) -> np.ndarray:
-        return sum(s.mask_probabilities(levels, boxes, images, labels, context) for s in self.stages) / len(self.stages)
+        masks = [stage.mask_probabilities(levels, boxes, images, labels, context) for stage in self.stages]
+        return np.mean(masks, axis=0)
 
 
 def _foreground(logits: np.ndarray) -> np.ndarray:

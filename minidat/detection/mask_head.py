@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..data.masks import segmentation_to_mask
+from ..data.masks import decode_rle, polygons_to_mask
 from ..nn import Backward, Context, Conv2d, Module, TransposedConv2d
 from ..nn.initializers import constant, truncated_normal
 
@@ -23,7 +23,8 @@ class MaskHead(Module):
         self.convs = [Conv2d(channels, channels, 3, padding=1) for _ in range(convolutions)]
         self.upsampling = TransposedConv2d(channels, channels, 2, stride=2)
         self.classifier = Conv2d(channels, num_classes, 1)
-        for layer in (*self.convs, self.upsampling, self.classifier):
+        layers: list[Conv2d | TransposedConv2d] = [*self.convs, self.upsampling, self.classifier]
+        for layer in layers:
             outputs, kernel = layer.weight.shape[0], layer.weight.shape[2]
             assert layer.bias is not None
             layer.weight.initializer = truncated_normal((2 / (outputs * kernel**2)) ** 0.5)
@@ -47,28 +48,34 @@ class MaskHead(Module):
 
 
 def as_bitmap(mask: Any, height: int, width: int) -> np.ndarray:
-    """A mask of `BoxTargets`, polygons, RLE or an (H, W) array, as an array of bool of an image of this size.
+    """A mask of `BoxTargets`, be it polygons, RLE or an array, as an array of bool for images of this size.
 
-    An array of a smaller image is padded at the right and the bottom, as its image was.
+    A mask of a smaller image is padded at the right and the bottom, as its image was. Raises DatasetError for what is
+    no mask.
     """
-    if not isinstance(mask, np.ndarray):
-        return segmentation_to_mask(mask, height, width)
+    if isinstance(mask, list | tuple):
+        return polygons_to_mask(mask, height, width)
+    own = mask if isinstance(mask, np.ndarray) else decode_rle(mask)
     bitmap = np.zeros((height, width), bool)
-    rows, columns = min(height, mask.shape[0]), min(width, mask.shape[1])
-    bitmap[:rows, :columns] = mask[:rows, :columns]
+    bitmap[: own.shape[0], : own.shape[1]] = own[:height, :width]
     return bitmap
 
 
-def crop_masks(bitmaps: np.ndarray, boxes: np.ndarray, objects: np.ndarray, size: int) -> np.ndarray:
-    """What the mask head should answer: each box's part of its object's mask, at least half of each bin being covered.
+def crop_mask(mask: np.ndarray, boxes: np.ndarray, size: int, context: Context) -> np.ndarray:
+    """What the mask head should answer: each box's part of an object's mask, where it covers at least half of a bin.
 
-    bitmaps: (objects, H, W) of bool; boxes: (n, 4), objects: (n,) whose mask each one is to show -> (n, size, size) of
-    bool. Source: Mask R-CNN, section 3.1; mmdetection's BitmapMasks.crop_and_resize.
+    mask: (H, W) of bool, boxes: (n, 4) -> (n, size, size) of bool.
+    Source: Mask R-CNN, section 3.1; mmdetection's BitmapMasks.crop_and_resize.
     """
-    height, width = bitmaps.shape[1:]
-    inside = boxes.clip(0, [width, height, width, height])
-    maps = bitmaps[..., None].astype(np.float32)
-    covered, _ = ops.roi_align(maps, boxes=inside, images=objects, size=size, scale=1.0)
+    height, width = mask.shape
+    covered, _ = context.apply(
+        ops.roi_align,
+        mask[None, :, :, None].astype(np.float32),
+        boxes=boxes.clip(0, [width, height, width, height]),
+        images=np.zeros(len(boxes), int),
+        size=size,
+        scale=1.0,
+    )
     return covered[..., 0] >= 0.5
 
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from .. import ops
 from ..data.targets import BoxTargets
+from ..models.pyramid import Maps
 from ..nn import Backward, Context
-from .config import MaskRCNNConfig
 from .region_stage import RegionStage, sample_regions
 from .two_stage import Sizes, TwoStageDetector
+from .two_stage_config import MaskRCNNConfig
 
 
 class MaskRCNN(TwoStageDetector):
@@ -19,24 +20,24 @@ class MaskRCNN(TwoStageDetector):
 
     def __init__(self, config: MaskRCNNConfig, labels: list[str] | None = None) -> None:
         super().__init__(config, labels)
-        (stage,) = config.stages
-        self.regions = RegionStage(config, stage)
+        (settings,) = config.stages
+        self.regions = RegionStage(config, settings)
         self.set_paths()
 
     def regions_loss(
         self,
-        levels: Sequence[np.ndarray],
+        levels: Maps,
         proposals: Sequence[np.ndarray],
         targets: Sequence[BoxTargets],
         size: tuple[int, int],
         context: Context,
     ) -> tuple[dict[str, float], Backward]:
-        sampled = sample_regions(proposals, targets, self.regions.config, self.config, context)
-        losses, _, backward = self.regions.loss(levels, sampled, targets, size, context)
+        sampled = sample_regions(proposals, targets, self.regions.settings, self.config, context)
+        losses, _, backward = self.regions.loss(levels, sampled, targets, context)
         return losses, backward
 
     def classify(
-        self, levels: Sequence[np.ndarray], proposals: Sequence[np.ndarray], sizes: Sizes, context: Context
+        self, levels: Maps, proposals: Sequence[np.ndarray], sizes: Sizes, context: Context
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         images = np.repeat(np.arange(len(proposals)), [len(boxes) for boxes in proposals])
         (logits, deltas), _ = self.regions.forward_boxes(levels, np.concatenate(proposals), images, context)
@@ -46,7 +47,7 @@ class MaskRCNN(TwoStageDetector):
 
     def mask_probabilities(
         self,
-        levels: Sequence[np.ndarray],
+        levels: Maps,
         boxes: np.ndarray,
         images: np.ndarray,
         labels: np.ndarray,

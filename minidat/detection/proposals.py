@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from .. import ops
 from ..data.targets import BoxTargets
+from ..models.pyramid import Maps
 from ..nn import Backward, Context, Conv2d, Module
 from ..nn.initializers import constant, truncated_normal
 from .assignment import assign
-from .sampling import Sampling, sample
+from .sampling import generator, sample
+from .two_stage_config import TwoStageConfig
 
-Maps = list[np.ndarray]
+PROPOSAL_IOU = 0.7  # of two proposals of a level that overlap more, the better one stays
+POSITIVE_IOU, NEGATIVE_IOU = 0.7, 0.3  # of an anchor with an object; an object's best anchors count from 0.3 on
+ANCHOR_FRACTION = 0.5  # at most so many of the sampled anchors are positive
 
 
 class RegionProposals(Module):
@@ -62,33 +65,23 @@ class RegionProposals(Module):
         return (logits[..., None], deltas.reshape(batch, height, width, anchors, 4)), backward
 
 
-@dataclass(frozen=True)
-class ProposalConfig:
-    """How proposals are chosen.
-
-    per_level: at most so many anchors of a level, the most probable, are looked at; count: so many proposals an image
-    remain; iou_threshold: of two of a level that overlap more, the better one stays.
-    """
-
-    per_level: int
-    count: int
-    iou_threshold: float = 0.7
-
-
 def choose_proposals(
     logits: Sequence[np.ndarray],
     deltas: Sequence[np.ndarray],
     anchors: Sequence[np.ndarray],
     size: tuple[int, int],
-    config: ProposalConfig,
+    *,
+    per_level: int,
+    count: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The proposals of one image: boxes (n, 4), clipped to its size (height, width), and scores (n,), best first.
 
-    A level each: logits (N,), deltas (N, 4), anchors (N, 4).
+    A level each: logits (N,), deltas (N, 4), anchors (N, 4). Of a level only the `per_level` most probable anchors are
+    looked at, and of two boxes that overlap much only the better one stays; `count` boxes of all levels remain.
     """
     boxes, scores, levels = [], [], []
     for i, (of_level, deltas_of_level, anchors_of_level) in enumerate(zip(logits, deltas, anchors, strict=True)):
-        best = np.argsort(-of_level, kind="stable")[: config.per_level]
+        best = np.argsort(-of_level, kind="stable")[:per_level]
         decoded, _ = ops.decode_boxes(deltas_of_level[best], anchors=anchors_of_level[best], image_size=size)
         probabilities, _ = ops.sigmoid(of_level[best])
         has_area = (decoded[:, 2:] > decoded[:, :2]).all(axis=1)
@@ -96,24 +89,8 @@ def choose_proposals(
         scores.append(probabilities[has_area])
         levels.append(np.full(has_area.sum(), i))
     all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
-    kept = ops.class_nms(all_boxes, all_scores, np.concatenate(levels), threshold=config.iou_threshold)[: config.count]
+    kept = ops.class_nms(all_boxes, all_scores, np.concatenate(levels), threshold=PROPOSAL_IOU)[:count]
     return all_boxes[kept], all_scores[kept]
-
-
-@dataclass(frozen=True)
-class ProposalTraining:
-    """How proposals are trained.
-
-    sampling: the anchors an image; positive_iou, negative_iou: an anchor that overlaps an object at least, or all of
-    them less than that, is positive or negative; each object's best anchors are positive from negative_iou on, too;
-    within_image: whether anchors that cross the border are left out; beta: of smooth L1, 0 for plain L1.
-    """
-
-    sampling: Sampling = Sampling(256, 0.5)
-    positive_iou: float = 0.7
-    negative_iou: float = 0.3
-    within_image: bool = False
-    beta: float = 0.0
 
 
 def proposal_loss(
@@ -122,61 +99,55 @@ def proposal_loss(
     anchors: Sequence[np.ndarray],
     targets: Sequence[BoxTargets],
     size: tuple[int, int],
-    training: ProposalTraining,
-    rng: np.random.Generator,
+    config: TwoStageConfig,
     context: Context,
 ) -> tuple[dict[str, float], Backward]:
-    """The loss of the anchors that are sampled: cross entropy of all, L1 of the positives' deltas, both over their number.
+    """Cross entropy of the sampled anchors and L1 loss of the deltas of the positive ones, both over the sample's size.
 
-    A level each: logits (B, H, W, anchors, 1), deltas (B, H, W, anchors, 4), anchors (H W anchors, 4). `backward()`
-    returns the gradients of logits and deltas, two lists.
+    A level each: logits (B, H, W, anchors, 1), deltas (B, H, W, anchors, 4), anchors (H W anchors, 4); size: (height,
+    width) of the images. `backward()` returns two lists, the gradients of logits and deltas.
     """
-    batch, all_anchors = len(targets), np.concatenate(anchors)
-    flat_logits = np.concatenate([x.reshape(batch, -1) for x in logits], axis=1)  # (B, all anchors)
-    flat_deltas = np.concatenate([x.reshape(batch, -1, 4) for x in deltas], axis=1)
-    candidates = np.arange(len(all_anchors))
-    if training.within_image:
-        height, width = size
-        inside = (all_anchors[:, :2] >= 0).all(axis=1) & (all_anchors[:, 2:] < (width, height)).all(axis=1)
-        candidates = candidates[inside]
-    positives, negatives, goals = [], [], []  # (image, anchor) pairs, and the deltas of the positives
-    count = 0
+    all_logits = np.concatenate([x.reshape(len(x), -1) for x in logits], axis=1)  # (B, anchors of all levels)
+    all_deltas = np.concatenate([x.reshape(len(x), -1, 4) for x in deltas], axis=1)
+    all_anchors = np.concatenate(anchors)
+    usable = np.arange(len(all_anchors))
+    if config.anchors_within_image:
+        low, high = all_anchors[:, :2], all_anchors[:, 2:]
+        usable = np.flatnonzero((low >= 0).all(axis=1) & (high < (size[1], size[0])).all(axis=1))
+    positives, negatives, goals, count = [], [], [], 0.0
     for image, target in enumerate(targets):
+        objects = target.boxes.astype(all_anchors.dtype)
         assigned = assign(
-            all_anchors[candidates],
-            target.boxes,
-            positive_iou=training.positive_iou,
-            negative_iou=training.negative_iou,
-            low_quality_iou=training.negative_iou,
+            all_anchors[usable],
+            objects,
+            positive_iou=POSITIVE_IOU,
+            negative_iou=NEGATIVE_IOU,
+            low_quality_iou=NEGATIVE_IOU,
         )
-        chosen, rejected = sample(assigned, training.sampling, rng)
-        count += max(len(chosen), 1) + max(len(rejected), 1)
-        own = candidates[chosen]
-        positives += [(image, anchor) for anchor in own]
-        negatives += [(image, anchor) for anchor in candidates[rejected]]
-        objects = target.boxes[assigned[chosen]].astype(all_anchors.dtype)
-        goals.append(ops.encode_boxes(objects, anchors=all_anchors[own])[0])
-    where = tuple(np.array(positives + negatives, int).reshape(-1, 2).T)
-    where_positive = tuple(np.array(positives, int).reshape(-1, 2).T)
-    is_object = np.arange(len(where[0])) < len(positives)
-    class_loss, class_backward = context.apply(ops.binary_cross_entropy, flat_logits[where], targets=is_object)
-    box_settings = {"beta": training.beta} if training.beta else {}
-    box_loss, box_backward = context.apply(
-        ops.smooth_l1_loss if training.beta else ops.l1_loss,
-        flat_deltas[where_positive],
-        targets=np.concatenate(goals),
-        **box_settings,
-    )
+        positive, negative = sample(assigned, config.anchor_sample, ANCHOR_FRACTION, generator(context))
+        goals.append(ops.encode_boxes(objects[assigned[positive]], anchors=all_anchors[usable[positive]])[0])
+        positives += [(image, anchor) for anchor in usable[positive]]
+        negatives += [(image, anchor) for anchor in usable[negative]]
+        count += max(len(positive), 1) + max(len(negative), 1)  # as mmdetection counts
+
+    sampled = tuple(np.array(positives + negatives, int).reshape(-1, 2).T)  # two index arrays: images, anchors
+    with_object = tuple(index[: len(positives)] for index in sampled)
+    is_object = np.arange(len(sampled[0])) < len(positives)
+    class_loss, class_backward = context.apply(ops.binary_cross_entropy, all_logits[sampled], targets=is_object)
+    chosen, wanted = all_deltas[with_object], np.concatenate(goals)
+    if config.proposal_beta:
+        box_loss, box_backward = context.apply(ops.smooth_l1_loss, chosen, targets=wanted, beta=config.proposal_beta)
+    else:
+        box_loss, box_backward = context.apply(ops.l1_loss, chosen, targets=wanted)
 
     def backward() -> tuple[Maps, Maps]:
-        d_logits, d_deltas = np.zeros_like(flat_logits), np.zeros_like(flat_deltas)
-        d_logits[where] = class_backward(1 / count)
-        d_deltas[where_positive] = box_backward(1 / count)
-        bounds = np.cumsum([len(a) for a in anchors])[:-1]
-        return (
-            [d.reshape(x.shape) for d, x in zip(np.split(d_logits, bounds, axis=1), logits, strict=True)],
-            [d.reshape(x.shape) for d, x in zip(np.split(d_deltas, bounds, axis=1), deltas, strict=True)],
-        )
+        d_logits, d_deltas = np.zeros_like(all_logits), np.zeros_like(all_deltas)
+        d_logits[sampled] = class_backward(1 / count)
+        d_deltas[with_object] = box_backward(1 / count)
+        bounds = np.cumsum([len(of_level) for of_level in anchors])[:-1]
+        return tuple(
+            [part.reshape(x.shape) for part, x in zip(np.split(d, bounds, axis=1), outputs, strict=True)]
+            for d, outputs in ((d_logits, logits), (d_deltas, deltas))
+        )  # type: ignore[return-value]
 
-    losses = {"proposal_class": float(class_loss) / count, "proposal_box": float(box_loss) / count}
-    return losses, backward
+    return {"proposal_class": float(class_loss) / count, "proposal_box": float(box_loss) / count}, backward

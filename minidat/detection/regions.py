@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import ops
+from ..models.pyramid import Maps
 from ..nn import Backward, Context
 
 CANONICAL_SIDE = 56  # pixels: a square box from this side on goes one level up each time its side doubles
@@ -24,7 +25,7 @@ def region_levels(boxes: np.ndarray) -> np.ndarray:
 
 
 def pool_regions(
-    levels: Sequence[np.ndarray],
+    levels: Maps,
     strides: Sequence[int],
     boxes: np.ndarray,
     images: np.ndarray,

@@ -1,82 +1,71 @@
-"""What Mask R-CNN and its cascade have in common: a backbone, a pyramid and region proposals, whose regions then get
-classes, boxes and masks."""
+"""What Mask R-CNN and its cascade have in common: region proposals, and what becomes of the regions in the end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from .. import ops
 from ..data.targets import BoxTargets
 from ..errors import ShapeError
-from ..models.backbone import DenseBackbone
-from ..nn import Backward, Context, Module
+from ..models.pyramid import Maps
+from ..nn import Backward, Context
 from .anchors import base_anchors, level_anchors
+from .detections import Detections, check_finite
+from .detector import IOU_THRESHOLD, LIMIT, SCORE_THRESHOLD, Detector, Sizes, check_targets, image_sizes
 from .mask_head import as_bitmap, paste_masks
 from .proposals import RegionProposals, choose_proposals, proposal_loss
 from .region_stage import add_maps
-from .pyramid import DetectionPyramid
-
-Sizes = Sequence[tuple[int, int]]
+from .two_stage_config import TwoStageConfig
 
 
-class TwoStageDetector(Module):
+class TwoStageDetector(Detector):
     """images (B, H, W, 3), normalised floats -> what the region proposals say (`forward`), a loss, or detections.
 
     A subclass adds its region heads: `regions_loss` for training, `classify` and `mask_probabilities` for detection.
-    `labels` names the classes, by class number, or is None.
     """
 
-    def __init__(self, config: Any, labels: list[str] | None = None) -> None:
-        self.config = config
-        self.labels = labels
-        self.backbone = DenseBackbone(config.backbone)
-        dims = [stage.dim for stage in config.backbone.stages]
-        self.pyramid = DetectionPyramid(dims, config.channels, config.pool)
-        self.proposals = RegionProposals(config.channels, len(config.anchor_ratios))
+    config: TwoStageConfig
 
-    def set_paths(self) -> None:
-        """Tell every module its dotted path; a subclass calls this when it is complete."""
-        for path, module in self.named_modules():
-            module.path = path
+    def __init__(self, config: TwoStageConfig, labels: list[str] | None = None) -> None:
+        super().__init__(config, labels, pooled=config.pooled_level)
+        self.proposals = RegionProposals(config.pyramid_channels, len(config.anchor_ratios))
 
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of the weights, which images are converted to."""
-        return self.backbone.dtype
+    def forward(self, images: np.ndarray, context: Context) -> tuple[tuple[Maps, Maps], Backward]:
+        """Two lists, a level each: logits of "here is an object" (B, H, W, anchors, 1), deltas (B, H, W, anchors, 4).
 
-    def levels(self, images: np.ndarray, context: Context) -> tuple[list[np.ndarray], Backward]:
-        """The pyramid's five levels, (B, H / stride, W / stride, channels), stride 4 to 64."""
-        features, features_backward = self.backbone.forward(images, context)
-        levels, pyramid_backward = self.pyramid.forward(features, context)
-        return levels, lambda d_levels: features_backward(pyramid_backward(d_levels))
-
-    def forward(self, images: np.ndarray, context: Context) -> tuple[tuple[list[np.ndarray], list[np.ndarray]], Backward]:
-        """What the region proposals say: two lists, a level each: class logits (B, H, W, anchors, 1), of "there is an
-        object", and box deltas (B, H, W, anchors, 4).
-
-        Backward takes two such lists and returns d_images.
+        Backward takes two such lists of gradients and returns d_images.
         """
         levels, levels_backward = self.levels(images, context)
         outputs, proposals_backward = self.proposals.forward(levels, context)
 
-        def backward(d_logits: list[np.ndarray], d_deltas: list[np.ndarray]) -> np.ndarray:
+        def backward(d_logits: Maps, d_deltas: Maps) -> np.ndarray:
             return levels_backward(proposals_backward(d_logits, d_deltas))
 
         return outputs, backward if context.gradients else None  # type: ignore[return-value]
 
-    def anchors(self, levels: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The anchors of every level, (H W ratios, 4)."""
-        config = self.config
+    def anchors(self, levels: Maps) -> Maps:
+        """The anchors of every level, (H W anchors, 4)."""
+        bases = (base_anchors(s, [self.config.anchor_scale], self.config.anchor_ratios) for s in self.config.strides)
         return [
-            level_anchors(
-                level.shape[1:3],
-                stride,
-                base_anchors(stride, (config.anchor_scale,), config.anchor_ratios, self.dtype),
-            )
-            for level, stride in zip(levels, config.strides, strict=True)
+            level_anchors(level.shape[1:3], stride, base.astype(self.dtype))
+            for level, stride, base in zip(levels, self.config.strides, bases, strict=True)
+        ]
+
+    def propose(self, logits: Maps, deltas: Maps, sizes: Sizes, *, per_level: int, count: int) -> list[np.ndarray]:
+        """The proposals of each image, (n, 4), best first, from the outputs of `forward`."""
+        anchors = self.anchors(logits)
+        return [
+            choose_proposals(
+                [of_level[i].reshape(-1) for of_level in logits],
+                [of_level[i].reshape(-1, 4) for of_level in deltas],
+                anchors,
+                size,
+                per_level=per_level,
+                count=count,
+            )[0]
+            for i, size in enumerate(sizes)
         ]
 
     # --- training ---
@@ -84,42 +73,46 @@ class TwoStageDetector(Module):
     def loss(
         self, images: np.ndarray, targets: Sequence[BoxTargets], context: Context
     ) -> tuple[dict[str, float], Backward]:
-        """The parts of the loss, which is their sum, and a backward.
+        """The parts of the loss, which is their sum: of the proposals ("proposal_class", "proposal_box"), and of the
+        regions' classes, boxes and masks ("class", "box", "mask", in a cascade "stage1_class", ...).
 
-        targets: the objects of each image, masks included. The anchors and regions to train on are drawn from the
+        targets: the objects of each image, with masks. Which anchors and regions have a part in it, is drawn from the
         context's generator. `backward()` accumulates the gradient of every parameter and returns d_images.
-        Raises ShapeError for another number of targets, or objects without masks.
+        Raises ShapeError for targets that do not fit the images or the classes, or lack masks.
         """
-        if len(targets) != len(images):
-            raise ShapeError(f"targets: found {len(targets)}, expected {len(images)}, one an image")
-        if any(target.masks is None and len(target.boxes) for target in targets):
-            raise ShapeError("targets: masks: found None, expected a mask for each box")
-        rng = context.rng if context.rng is not None else np.random.default_rng(0)
+        check_targets(images, targets, self.config.num_classes)
         size = images.shape[1], images.shape[2]
+        targets = [_with_bitmaps(target, i, size) for i, target in enumerate(targets)]
         levels, levels_backward = self.levels(images, context)
         (logits, deltas), proposals_backward = self.proposals.forward(levels, context)
-        anchors, training = self.anchors(levels), self.config.proposal_training
-        losses, loss_backward = proposal_loss(logits, deltas, anchors, targets, size, training, rng, context)
-        boxes = self.propose(logits, deltas, anchors, [size] * len(images), self.config.training_proposals)
-        bitmaps = [np.stack([as_bitmap(mask, *size) for mask in t.masks]) if t.masks else None for t in targets]
-        region_losses, regions_backward = self.regions_loss(levels, boxes, targets, bitmaps, rng, context)
+        losses, loss_backward = proposal_loss(logits, deltas, self.anchors(levels), targets, size, self.config, context)
+        proposals = self.propose(
+            logits,
+            deltas,
+            [size] * len(images),
+            per_level=self.config.training_proposals_per_level,
+            count=self.config.training_proposals,
+        )
+        region_losses, regions_backward = self.regions_loss(levels, proposals, targets, size, context)
 
         def backward() -> np.ndarray:
-            d_levels = add_maps(proposals_backward(*loss_backward()), regions_backward())
-            return levels_backward(d_levels)
+            d_levels = proposals_backward(*loss_backward())
+            return levels_backward(add_maps(d_levels, regions_backward()))
 
-        return {**losses, **region_losses}, backward if context.gradients else None  # type: ignore[return-value]
+        return losses | region_losses, backward if context.gradients else None  # type: ignore[return-value]
 
-    def propose(self, logits, deltas, anchors, sizes, config) -> list[np.ndarray]:
-        """The proposals of every image, (n, 4), from the outputs of `forward`."""
-        return [
-            choose_proposals(
-                [x[i].reshape(-1) for x in logits], [x[i].reshape(-1, 4) for x in deltas], anchors, size, config
-            )[0]
-            for i, size in enumerate(sizes)
-        ]
+    def regions_loss(
+        self,
+        levels: Maps,
+        proposals: Sequence[np.ndarray],
+        targets: Sequence[BoxTargets],
+        size: tuple[int, int],
+        context: Context,
+    ) -> tuple[dict[str, float], Backward]:
+        """The losses of the region heads; `backward()` returns a list with the gradient of every level.
 
-    def regions_loss(self, levels, proposals, targets, bitmaps, rng, context):
+        proposals: (n, 4) of each image, through which no gradient passes; targets: with arrays of `size` for masks.
+        """
         raise NotImplementedError
 
     # --- detection ---
@@ -129,30 +122,52 @@ class TwoStageDetector(Module):
         images: np.ndarray,
         sizes: Sizes | None = None,
         *,
-        score_threshold: float = 0.05,
-        iou_threshold: float = 0.5,
-        limit: int = 100,
-        scale_factors=None,
-        picture_sizes=None,
-    ):
-        images = np.asarray(images)
+        score_threshold: float = SCORE_THRESHOLD,
+        iou_threshold: float = IOU_THRESHOLD,
+        limit: int = LIMIT,
+        scale_factors: Sequence[np.ndarray] | None = None,
+        picture_sizes: Sizes | None = None,
+    ) -> list[Detections]:
         context = Context()
-        sizes = [images.shape[1:3]] * len(images) if sizes is None else sizes
+        sizes = image_sizes(images, sizes)
+        picture_sizes = [images.shape[1:3]] * len(images) if picture_sizes is None else picture_sizes
+        scale_factors = [np.ones(4)] * len(images) if scale_factors is None else scale_factors
         levels, _ = self.levels(images, context)
         (logits, deltas), _ = self.proposals.forward(levels, context)
-        proposals = self.propose(logits, deltas, self.anchors(levels), sizes, self.config.proposals)
+        check_finite(self.config.name, *logits)
+        proposals = self.propose(
+            logits, deltas, sizes, per_level=self.config.proposals_per_level, count=self.config.proposals
+        )
         found = []
-        for i, (probabilities, boxes) in enumerate(self.classify(levels, proposals, sizes, context)):
+        for i, (probabilities, all_boxes) in enumerate(self.classify(levels, proposals, sizes, context)):
             region, label = np.nonzero(probabilities > score_threshold)
-            scores = probabilities[region, label]
-            kept = ops.class_nms(boxes[region, label], scores, label, threshold=iou_threshold)[:limit]
-            boxes, labels, scores = boxes[region[kept], label[kept]], label[kept], scores[kept]
-            images_ = np.full(len(boxes), i)
-            scale = 1 if scale_factors is None else scale_factors[i]
-            size = sizes[i] if picture_sizes is None else picture_sizes[i]
-            masks = np.zeros((0, *size), bool)
-            if len(boxes):
-                probabilities = self.mask_probabilities(levels, boxes, images_, labels, context)
-                masks = paste_masks(probabilities, boxes / scale, size)
-            found.append((boxes / scale, scores, labels, masks))
+            scores, boxes = probabilities[region, label], all_boxes[region, label]
+            best = ops.class_nms(boxes, scores, label, threshold=iou_threshold)[:limit]
+            boxes, label = boxes[best], label[best]
+            in_picture = boxes / scale_factors[i].astype(boxes.dtype)
+            masks = np.zeros((0, *picture_sizes[i]), bool)
+            if len(best):
+                soft = self.mask_probabilities(levels, boxes, np.full(len(best), i), label, context)
+                masks = paste_masks(soft, in_picture, picture_sizes[i])
+            found.append(Detections(in_picture, scores[best], label, masks))
         return found
+
+    def classify(
+        self, levels: Maps, proposals: Sequence[np.ndarray], sizes: Sizes, context: Context
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each image the classes' probabilities, (n, num_classes), and boxes, (n, num_classes, 4)."""
+        raise NotImplementedError
+
+    def mask_probabilities(
+        self, levels: Maps, boxes: np.ndarray, images: np.ndarray, labels: np.ndarray, context: Context
+    ) -> np.ndarray:
+        """The mask of its class for each box, (n, 28, 28); boxes (n, 4), images and labels (n,)."""
+        raise NotImplementedError
+
+
+def _with_bitmaps(target: BoxTargets, number: int, size: tuple[int, int]) -> BoxTargets:
+    """The same objects, their masks as arrays of the images' size."""
+    if len(target.boxes) and (target.masks is None or len(target.masks) != len(target.boxes)):
+        found = "None" if target.masks is None else len(target.masks)
+        raise ShapeError(f"targets[{number}]: masks: found {found}, expected {len(target.boxes)}, one a box")
+    return BoxTargets(target.boxes, target.labels, [as_bitmap(mask, *size) for mask in target.masks or []])

@@ -24,7 +24,8 @@ def transposed_conv2d(
     fits = weight.ndim == 4 and weight.shape[0] == x.shape[3]
     check(fits, "transposed_conv2d", "shape of weight", weight.shape, f"({x.shape[3]}, out, kh, kw)")
     _, outputs, kh, kw = weight.shape
-    check(bias is None or bias.shape == (outputs,), "transposed_conv2d", "bias", np.shape(bias), (outputs,))
+    if bias is not None:
+        check(bias.shape == (outputs,), "transposed_conv2d", "bias", bias.shape, (outputs,))
     check(stride >= 1, "transposed_conv2d", "stride", stride, "at least 1")
     batch, height, width, _ = x.shape
     rows, columns = (height - 1) * stride, (width - 1) * stride  # where the last pixel's kernel begins
