@@ -36,7 +36,7 @@ def test_a_classifier_is_the_one_of_the_models() -> None:
 
 @pytest.mark.parametrize("wrong", [None, 3, {"name": "dat_tiny"}])
 def test_what_is_no_config_is_refused(wrong: object) -> None:
-    with pytest.raises(ConfigError, match="model: found .*, expected a name or a config"):
+    with pytest.raises(ConfigError, match=r"model: found .*, expected a name or a config"):
         create_model(wrong)
 
 

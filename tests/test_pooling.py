@@ -1,4 +1,4 @@
-"""average_pool, adaptive_average_pool and global_average_pool against PyTorch and finite differences."""
+"""The four poolings against PyTorch and finite differences, and against the recordings."""
 
 from typing import Any
 
@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidat.errors import ShapeError
-from minidat.ops import adaptive_average_pool, average_pool, global_average_pool
+from minidat.ops import adaptive_average_pool, average_pool, global_average_pool, max_pool
 
 from .checks import assert_close, check_adjoint, check_against_torch, check_finite_differences
+from .golden.dense import load_recording
 from .strategies import arrays, both, int_or_pair, map_shapes, map_sizes, normal
 
 
@@ -96,3 +97,45 @@ def test_adaptive_average_pool_names_what_does_not_fit() -> None:
         adaptive_average_pool(np.zeros((1, 2, 2, 1)), size=(0, 2))
     with pytest.raises(ShapeError, match=r"adaptive_average_pool: shape of x: found \(2, 2, 1\)"):
         adaptive_average_pool(np.zeros((2, 2, 1)), size=(1, 2))
+
+
+@st.composite
+def max_pools(draw: st.DrawFn) -> tuple[np.ndarray, dict[str, Any]]:
+    """A map of different numbers, and windows that fit into it: they may overlap, or leave pixels out."""
+    kernel, stride = draw(int_or_pair(1, 3)), draw(int_or_pair(1, 3))
+    shape = draw(map_shapes(shortest=3))
+    return draw(arrays(shape)), {"kernel": kernel, "stride": stride}
+
+
+@given(max_pools())
+def test_max_pool(case: tuple[np.ndarray, dict[str, Any]]) -> None:
+    def torch_max_pool(x: torch.Tensor, *, kernel: Any, stride: Any) -> torch.Tensor:
+        return torch.nn.functional.max_pool2d(x.permute(0, 3, 1, 2), kernel, stride).permute(0, 2, 3, 1)
+
+    x, settings = case
+    check_against_torch(max_pool, [x], settings, torch_max_pool)
+    check_finite_differences(max_pool, [x], settings, step=1e-7, relative=1e-5)
+
+
+def test_max_pool_equals_the_recording() -> None:
+    recording = load_recording("ops")
+    found, _ = max_pool(recording["interp/x"].transpose(0, 2, 3, 1), kernel=1, stride=2)
+    assert np.array_equal(found.transpose(0, 3, 1, 2), recording["interp/maxpool1_s2"])
+
+
+def test_of_equal_numbers_the_first_gets_the_gradient() -> None:
+    output, backward = max_pool(np.zeros((1, 2, 2, 1)), kernel=2, stride=2)
+    assert np.array_equal(backward(np.ones_like(output))[0].ravel(), [1, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "message"),
+    [
+        ((1, 2, 5, 1), (3, 1), r"map size: found \(2, 5\), expected at least the kernel, \(3, 3\)"),
+        ((1, 2, 5, 1), (2, 0), r"kernel and stride: found \(2, 0\), expected positive numbers"),
+        ((2, 5, 1), (2, 1), r"shape of x: found \(2, 5, 1\), expected \(B, H, W, C\)"),
+    ],
+)
+def test_max_pool_names_what_does_not_fit(shape: tuple[int, ...], settings: tuple[int, int], message: str) -> None:
+    with pytest.raises(ShapeError, match=f"max_pool: {message}"):
+        max_pool(np.zeros(shape), kernel=settings[0], stride=settings[1])

@@ -99,8 +99,8 @@ def _intersection(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, An
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         d_sides = d_output[..., None] * sides[..., ::-1] * (sides > 0)
         d_edges = np.concatenate([-d_sides, d_sides], axis=-1)
-        own = np.concatenate([boxes[..., :2] >= others[..., :2], boxes[..., 2:] <= others[..., 2:]], axis=-1)
-        return unbroadcast(d_edges * own, boxes.shape), unbroadcast(d_edges * ~own, others.shape)
+        own = _share(boxes - others)
+        return unbroadcast(d_edges * own, boxes.shape), unbroadcast(d_edges * (1 - own), others.shape)
 
     return sides[..., 0] * sides[..., 1], backward
 
@@ -128,10 +128,15 @@ def _enclosure(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, Any]:
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         d_sides = d_output[..., None] * sides[..., ::-1]
         d_edges = np.concatenate([-d_sides, d_sides], axis=-1)
-        own = np.concatenate([boxes[..., :2] <= others[..., :2], boxes[..., 2:] >= others[..., 2:]], axis=-1)
-        return unbroadcast(d_edges * own, boxes.shape), unbroadcast(d_edges * ~own, others.shape)
+        own = _share(others - boxes)
+        return unbroadcast(d_edges * own, boxes.shape), unbroadcast(d_edges * (1 - own), others.shape)
 
     return sides[..., 0] * sides[..., 1], backward
+
+
+def _share(difference: np.ndarray) -> np.ndarray:
+    """1 for the starts that are larger and the ends that are smaller, 0 for the others; equals share the gradient."""
+    return (1 + np.sign(difference) * np.array([1, 1, -1, -1], difference.dtype)) / 2
 
 
 def encode_boxes(
@@ -145,6 +150,7 @@ def encode_boxes(
     Raises ShapeError for another last axis. Source: R-CNN (arXiv 1311.2524), Eqs. 6-9.
     """
     _check_boxes("encode_boxes", boxes, anchors)
+    anchors = anchors.astype(boxes.dtype)
     anchor_center, anchor_size = (anchors[..., :2] + anchors[..., 2:]) / 2, anchors[..., 2:] - anchors[..., :2]
     center, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
     deltas = np.concatenate([(center - anchor_center) / anchor_size, np.log(size / anchor_size)], axis=-1)
@@ -174,6 +180,7 @@ def decode_boxes(
     Source: R-CNN (arXiv 1311.2524), Eqs. 1-4.
     """
     _check_boxes("decode_boxes", deltas, anchors)
+    anchors = anchors.astype(deltas.dtype)
     anchor_center, anchor_size = (anchors[..., :2] + anchors[..., 2:]) / 2, anchors[..., 2:] - anchors[..., :2]
     scale = np.asarray(stds, deltas.dtype)
     shift, log_ratio = (deltas * scale)[..., :2], (deltas * scale)[..., 2:]

@@ -28,7 +28,7 @@ def nms(boxes: np.ndarray, scores: np.ndarray, *, threshold: float) -> np.ndarra
 
 
 def class_nms(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, *, threshold: float) -> np.ndarray:
-    """`nms` in each class on its own: boxes of two classes never suppress each other.
+    """Greedy suppression (`nms`) in each class on its own: boxes of two classes never suppress each other.
 
     boxes: (N, 4), scores: (N,), classes: (N,) integers -> kept: (n,) indices, best first of all classes.
     Raises ShapeError for other shapes. Source: the last step of every detector here.
