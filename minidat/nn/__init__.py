@@ -2,6 +2,7 @@
 
 from .layers import Conv2d, LayerNorm, LayerScale, Linear, depthwise_conv
 from .module import AttentionRecord, Backward, Context, LocalAttentionRecord, Module, Parameter
+from .sequential import run_in_order
 
 __all__ = [
     "AttentionRecord",
@@ -15,4 +16,5 @@ __all__ = [
     "Module",
     "Parameter",
     "depthwise_conv",
+    "run_in_order",
 ]

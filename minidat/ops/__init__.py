@@ -8,9 +8,10 @@ Legend: B batch, H and W rows and columns of a map, C channels, Q queries, K key
 
 from .activation import gelu, log_spaced, relu, softmax, tanh
 from .attention import attention, attention_probabilities
-from .convolution import conv2d
+from .convolution import conv2d, local_perception
 from .linear import linear, scale_channels
 from .losses import cross_entropy
+from .mlp import convolutional_mlp, mlp, residual
 from .neighborhood import neighborhood_attention, neighborhood_probabilities, neighborhood_tokens
 from .normalization import layer_norm
 from .pooling import average_pool, global_average_pool
@@ -31,6 +32,7 @@ __all__ = [
     "attention_probabilities",
     "average_pool",
     "conv2d",
+    "convolutional_mlp",
     "cross_entropy",
     "cyclic_shift",
     "drop_path",
@@ -40,7 +42,9 @@ __all__ = [
     "grid_sample",
     "layer_norm",
     "linear",
+    "local_perception",
     "log_spaced",
+    "mlp",
     "neighborhood_attention",
     "neighborhood_probabilities",
     "neighborhood_tokens",
@@ -48,6 +52,7 @@ __all__ = [
     "reference_points",
     "relative_position_index",
     "relu",
+    "residual",
     "resize",
     "sample_product_grid",
     "sampling_points",
