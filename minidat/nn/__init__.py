@@ -2,6 +2,7 @@
 
 from .layers import BatchNorm, Conv2d, ConvNorm, LayerNorm, LayerScale, Linear, depthwise_conv
 from .module import AttentionRecord, Backward, Buffer, Context, LocalAttentionRecord, Module, Parameter
+from .sequential import run_in_order
 
 __all__ = [
     "AttentionRecord",
@@ -18,4 +19,5 @@ __all__ = [
     "Module",
     "Parameter",
     "depthwise_conv",
+    "run_in_order",
 ]

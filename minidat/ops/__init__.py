@@ -10,10 +10,11 @@ from .activation import gelu, log_spaced, relu, sigmoid, softmax, tanh
 from .attention import attention, attention_probabilities
 from .batch_normalization import batch_norm, batch_statistics, conv_norm_relu
 from .boxes import box_area, box_giou, box_iof, box_iou, decode_boxes, encode_boxes
-from .convolution import conv2d
+from .convolution import conv2d, local_perception
 from .detection_losses import focal_loss, giou_loss, l1_loss, smooth_l1_loss
 from .linear import linear, scale_channels
 from .losses import cross_entropy, pixel_cross_entropy
+from .mlp import convolutional_mlp, mlp, residual
 from .neighborhood import neighborhood_attention, neighborhood_probabilities, neighborhood_tokens
 from .nms import class_nms, nms
 from .normalization import layer_norm
@@ -45,6 +46,7 @@ __all__ = [
     "class_nms",
     "conv2d",
     "conv_norm_relu",
+    "convolutional_mlp",
     "cross_entropy",
     "cyclic_shift",
     "decode_boxes",
@@ -59,8 +61,10 @@ __all__ = [
     "l1_loss",
     "layer_norm",
     "linear",
+    "local_perception",
     "log_spaced",
     "max_pool",
+    "mlp",
     "neighborhood_attention",
     "neighborhood_probabilities",
     "neighborhood_tokens",
@@ -70,6 +74,7 @@ __all__ = [
     "reference_points",
     "relative_position_index",
     "relu",
+    "residual",
     "resize",
     "sample_product_grid",
     "sampling_points",
