@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .classification import Prediction, classify
     from .data import load_image, preprocess
     from .data.targets import BoxTargets
+    from .detection import Detection, Detections, detect
     from .errors import MinidatError
     from .models import DAT, ModelConfig
     from .nn import Context
@@ -28,12 +29,15 @@ _HOMES = {
     "BoxTargets": "data.targets",
     "Context": "nn",
     "DAT": "models",
+    "Detection": "detection",
+    "Detections": "detection",
     "MinidatError": "errors",
     "ModelConfig": "models",
     "Prediction": "classification",
     "classify": "classification",
     "convert_state_dict": "checkpoints",
     "create_model": "catalog",
+    "detect": "detection",
     "list_models": "catalog",
     "load_image": "data",
     "load_model": "checkpoints",
@@ -45,12 +49,15 @@ __all__ = [
     "DAT",
     "BoxTargets",
     "Context",
+    "Detection",
+    "Detections",
     "MinidatError",
     "ModelConfig",
     "Prediction",
     "classify",
     "convert_state_dict",
     "create_model",
+    "detect",
     "list_models",
     "load_image",
     "load_model",

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .detection import RetinaNet, RetinaNetConfig
+from .detection.config import RETINANET_CONFIGS
 from .errors import ConfigError
 from .models import DAT, ModelConfig
 from .models.config import PUBLISHED_CONFIGS
@@ -32,6 +34,7 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "classifier": Family(DAT, ModelConfig, PUBLISHED_CONFIGS),
+    "retinanet": Family(RetinaNet, RetinaNetConfig, RETINANET_CONFIGS),
     "upernet": Family(UperNet, UperNetConfig, UPERNET_CONFIGS),
     "semantic_fpn": Family(SemanticFPN, SemanticFPNConfig, SEMANTIC_FPN_CONFIGS),
 }

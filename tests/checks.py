@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from minidat.runtime import threads as _threads
+from minidat.runtime import threads
 
 Arrays = Sequence[np.ndarray | None]
 
@@ -113,15 +113,20 @@ def check_adjoint(
 
 
 @contextmanager
-def tiny_chunks(floats: int = 8) -> Iterator[None]:
-    """Operators work on `floats` numbers at a time, in two threads: small arrays get the seams that large ones have."""
+def tiny_chunks(floats: int = 8, thread_count: int = 2) -> Iterator[None]:
+    """Kernels work on `floats` numbers at a time, in up to three threads: small arrays get the seams of large ones."""
     with ExitStack() as stack:
         for name, module in list(sys.modules.items()):
-            for constant in ("CACHE_FLOATS", "RUN_FLOATS"):
-                if name.startswith("minidat.ops.") and hasattr(module, constant):
-                    stack.enter_context(mock.patch.object(module, constant, floats))
-        stack.enter_context(mock.patch.object(_threads, "thread_count", return_value=2))
+            if name.startswith(("minidat.kernels.", "minidat.runtime.")):
+                for constant in [c for c in vars(module) if c.endswith(("_FLOATS", "GRAIN", "_TOKENS"))]:
+                    small = floats if constant.endswith("_FLOATS") else 1
+                    stack.enter_context(mock.patch.object(module, constant, small))
+        stack.enter_context(mock.patch.object(threads, "thread_count", return_value=thread_count))
+        stack.enter_context(mock.patch.object(threads, "_helpers", return_value=_HELPERS[: thread_count - 1]))
         yield
+
+
+_HELPERS = [threads._Helper() for _ in range(2)]  # however many cores the machine has
 
 
 def describe(op: Callable[..., Any], arrays: Arrays, settings: Mapping[str, Any]) -> str:

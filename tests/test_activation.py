@@ -10,25 +10,14 @@ from hypothesis import strategies as st
 
 from minidat.ops import gelu, log_spaced, relu, sigmoid, softmax, tanh
 
-from .checks import assert_close, check_against_torch, check_finite_differences, tiny_chunks
-from .strategies import arrays, normal, shapes, with_layout
+from .checks import assert_close, check_against_torch, check_finite_differences
+from .strategies import arrays, shapes
 
 
-@given(shapes(axes=(1, 4)).flatmap(arrays), st.sampled_from([1.0, 5.0]), st.booleans())
-def test_gelu(x: np.ndarray, factor: float, in_chunks: bool) -> None:
+@given(shapes(axes=(1, 4)).flatmap(arrays), st.sampled_from([1.0, 5.0]))
+def test_gelu(x: np.ndarray, factor: float) -> None:
     check_against_torch(gelu, [x * factor], {}, torch.nn.functional.gelu)
     check_finite_differences(gelu, [x * factor], {})
-    if in_chunks:
-        with tiny_chunks():
-            check_against_torch(gelu, [x], {}, torch.nn.functional.gelu)
-
-
-def test_gelu_in_float32_is_exact_to_6e_7_everywhere() -> None:
-    x = np.linspace(-40, 40, 400_001).astype(np.float32)
-    output, backward = gelu(x)
-    exact, exact_backward = gelu(x.astype(np.float64))
-    assert np.abs(output - exact).max() < 6e-7  # PyTorch's own: 1.1e-6
-    assert np.abs(backward(np.ones_like(x))[0] - exact_backward(np.ones(x.shape))[0]).max() < 6e-7
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -37,18 +26,6 @@ def test_gelu_far_out_is_x_or_zero(dtype: type) -> None:
     output, backward = gelu(x)
     assert np.array_equal(output, np.maximum(x, 0))
     assert np.allclose(backward(np.ones_like(x))[0], [0, 0, 0, 0.5, 0.5, 1, 1, 1], rtol=0, atol=3e-7)
-
-
-@pytest.mark.parametrize("layout", ["contiguous", "transposed", "strided", "reversed"])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("shape", [(7,), (3, 5, 4)])
-def test_gelu_in_inference_gives_the_same(layout: str, dtype: type, shape: tuple[int, ...]) -> None:
-    x = with_layout(normal(shape, 0).astype(dtype), layout)
-    expected = gelu(x)[0]
-    output, backward = gelu(x, inference=True)
-    assert np.array_equal(output, expected)
-    assert output.dtype == dtype
-    assert backward is None
 
 
 @given(shapes(axes=(1, 4)).flatmap(arrays), st.sampled_from([1.0, 30.0]))

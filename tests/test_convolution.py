@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 
 from minidat.errors import ShapeError
 from minidat.ops import conv2d
 
-from .checks import check_adjoint, check_against_torch, check_finite_differences, tiny_chunks
+from .checks import check_adjoint, check_against_torch, check_finite_differences
 from .strategies import convolutions, normal
 
 
@@ -22,15 +21,12 @@ def torch_conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
 
 @pytest.mark.parametrize("kind", ["general", "depthwise", "pointwise", "patches"])
 def test_conv2d(kind: str) -> None:
-    @given(convolutions(kind), st.booleans())
-    def check(case: tuple[list[np.ndarray | None], dict[str, Any]], in_chunks: bool) -> None:
+    @given(convolutions(kind))
+    def check(case: tuple[list[np.ndarray | None], dict[str, Any]]) -> None:
         inputs, settings = case
         check_against_torch(conv2d, inputs, settings, torch_conv2d)
         check_finite_differences(conv2d, inputs, settings, directions=1)
         check_adjoint(conv2d, [*inputs[:2], None], settings)
-        if in_chunks:
-            with tiny_chunks():
-                check_against_torch(conv2d, inputs, settings, torch_conv2d)
 
     check()
 
@@ -58,8 +54,6 @@ def test_convolutions_of_the_models(case: tuple[int, ...]) -> None:
     ]
     settings = {"stride": stride, "padding": padding, "groups": groups}
     check_against_torch(conv2d, inputs, settings, torch_conv2d)
-    with tiny_chunks():
-        check_against_torch(conv2d, inputs, settings, torch_conv2d)
 
 
 @pytest.mark.parametrize(

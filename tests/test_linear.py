@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from minidat.errors import ShapeError
 from minidat.ops import linear, scale_channels
 
-from .checks import check_adjoint, check_against_torch, check_finite_differences, tiny_chunks
-from .strategies import arrays, normal, optional_arrays, shapes
+from .checks import check_adjoint, check_against_torch, check_finite_differences
+from .strategies import arrays, optional_arrays, shapes
 
 
 @st.composite
@@ -24,13 +24,6 @@ def test_linear(inputs: list[np.ndarray | None]) -> None:
     check_against_torch(linear, inputs, {}, torch.nn.functional.linear)
     check_finite_differences(linear, inputs, {})
     check_adjoint(linear, [*inputs[:2], None], {})
-
-
-def test_linear_in_chunks() -> None:
-    with tiny_chunks():
-        check_against_torch(
-            linear, [normal((3, 5, 4), 0), normal((6, 4), 1), normal((6,), 2)], {}, torch.nn.functional.linear
-        )
 
 
 def test_linear_names_the_shape_that_does_not_fit() -> None:

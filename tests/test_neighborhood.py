@@ -1,11 +1,7 @@
 """Neighborhood attention, operator and module, against PyTorch, finite differences and loops over single numbers."""
 
 import math
-import tracemalloc
-from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,7 +15,7 @@ from minidat.models.neighborhood_attention import NeighborhoodAttention
 from minidat.nn import Context
 from minidat.ops import neighborhood_attention
 
-from .checks import assert_close, check_against_torch, check_finite_differences, cotangent_like, tiny_chunks
+from .checks import assert_close, check_against_torch, check_finite_differences, cotangent_like
 from .strategies import arrays, map_sizes, normal, seeds
 
 # --- the operator -----------------------------------------------------------------------------------------------------
@@ -94,17 +90,6 @@ def test_neighborhood_attention(case: tuple[list[np.ndarray], dict[str, Any]]) -
     check_against_torch(neighborhood_attention, inputs, settings, torch_neighborhood_attention, float32_relative=1e-4)
 
 
-@given(cases())
-@settings(max_examples=20)
-def test_one_tile_at_a_time(case: tuple[list[np.ndarray], dict[str, Any]]) -> None:
-    """The seams that only large maps have: runs of one tile, and two threads."""
-    inputs, settings = case
-    with tiny_chunks():
-        check_against_torch(
-            neighborhood_attention, inputs, settings, torch_neighborhood_attention, float32_relative=1e-4
-        )
-
-
 @given(cases(longer=5))
 @settings(max_examples=20)
 def test_finite_differences(case: tuple[list[np.ndarray], dict[str, Any]]) -> None:
@@ -167,48 +152,6 @@ def test_equal_scores_average_the_windows() -> None:
     )
     centres = np.clip(np.arange(9.0), 2, 6)[:, None, None] * ones
     assert_close(output, np.broadcast_to(centres, shape), 1e-14, "average")
-
-
-@pytest.mark.parametrize("slices", [2, 3, 7])
-def test_the_number_of_threads_does_not_matter(slices: int) -> None:
-    """Rows of tiles, and heads, of an image fall to different threads."""
-    inputs = [*from_one_array((2, 20, 18, 3, 4), 0), normal((3, 9, 9), 1)]
-
-    def in_slices(work: Callable[[int, int], None], count: int, *, grain: int) -> None:
-        assert grain >= 1
-        threads = min(slices, count)
-        bounds = [count * i // threads for i in range(threads + 1)]
-        for start, stop in reversed(list(pairwise(bounds))):
-            work(start, stop)
-
-    def run() -> list[np.ndarray]:
-        output, backward = neighborhood_attention(*inputs, kernel=5, scale=0.5)
-        return [output, *backward(cotangent_like(output))]
-
-    with mock.patch("minidat.ops.neighborhood.parallel", in_slices):
-        shared = run()
-    for got, expected in zip(shared, run(), strict=True):
-        assert_close(got, expected, 1e-13, f"{slices} slices")
-
-
-def test_memory_is_proportional_to_pixels_and_window() -> None:
-    """Keys and values of all windows together would be 49 times the map; the scores alone are 3 times the map here."""
-    query, key, value = (a.astype(np.float32) for a in from_one_array((1, 56, 56, 2, 32), 0))
-    bias = np.zeros((2, 13, 13), np.float32)
-    neighborhood_attention(query, key, value, bias, kernel=7, scale=1.0)  # what is computed only once
-    tracemalloc.start()
-    try:
-        output, backward = neighborhood_attention(query, key, value, bias, kernel=7, scale=1.0)
-        kept, forward_peak = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak()
-        backward(output)
-        _, backward_peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    map_bytes, scores_bytes = output.nbytes, 56 * 56 * 2 * 49 * 4
-    assert kept < map_bytes + scores_bytes
-    assert forward_peak < 10 * map_bytes
-    assert backward_peak < 20 * map_bytes
 
 
 @pytest.mark.parametrize(

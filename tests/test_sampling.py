@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from minidat.errors import ShapeError
 from minidat.ops import grid_sample, query_points, reference_points, sample_product_grid, sampling_points
 
-from .checks import assert_close, check_adjoint, check_against_torch, check_finite_differences, tiny_chunks
+from .checks import assert_close, check_adjoint, check_against_torch, check_finite_differences
 from .strategies import arrays, map_shapes, map_sizes, normal, seeds
 
 # --- reference points and position rules ------------------------------------------------------------------------------
@@ -165,15 +165,12 @@ def sampling_cases(draw: st.DrawFn, align_corners: bool) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_grid_sample(align_corners: bool) -> None:
-    @given(sampling_cases(align_corners), st.booleans())
-    def check(inputs: list[np.ndarray], in_chunks: bool) -> None:
+    @given(sampling_cases(align_corners))
+    def check(inputs: list[np.ndarray]) -> None:
         settings = {"align_corners": align_corners}
         check_against_torch(grid_sample, inputs, settings, torch_grid_sample, float32_relative=3e-5)
         check_finite_differences(grid_sample, inputs, settings)
         check_adjoint(grid_sample, inputs, settings)
-        if in_chunks:
-            with tiny_chunks():
-                check_against_torch(grid_sample, inputs, settings, torch_grid_sample, float32_relative=3e-5)
 
     check()
 
@@ -289,14 +286,11 @@ def product_grid_cases(draw: st.DrawFn) -> list[np.ndarray]:
     return [table, rows, columns]
 
 
-@given(product_grid_cases(), st.booleans())
-def test_sample_product_grid(inputs: list[np.ndarray], in_chunks: bool) -> None:
+@given(product_grid_cases())
+def test_sample_product_grid(inputs: list[np.ndarray]) -> None:
     check_against_torch(sample_product_grid, inputs, {}, torch_product_grid, float32_relative=1e-4)
     check_finite_differences(sample_product_grid, inputs, {})
     check_adjoint(sample_product_grid, inputs, {})
-    if in_chunks:
-        with tiny_chunks():
-            check_against_torch(sample_product_grid, inputs, {}, torch_product_grid, float32_relative=1e-4)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])

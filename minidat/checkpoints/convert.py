@@ -115,6 +115,14 @@ HEADS: dict[str, Section] = {
             ("fpn_convs.{n}.conv.*", "outputs.{n}.*", ""),
         ),
     ),
+    "RetinaNet": (
+        "bbox_head.", "head.", (
+            ("cls_convs.{n}.conv.*", "classes.convs.{n}.*", ""),
+            ("retina_cls.*", "classes.output.*", ""),
+            ("reg_convs.{n}.conv.*", "boxes.convs.{n}.*", ""),
+            ("retina_reg.*", "boxes.output.*", ""),
+        ),
+    ),
     "UperNet and Semantic FPN": (
         "decode_head.", "decode_head.", (
             *_conv_norm("psp_modules.{n}.1", "pyramid_pooling.branches.{n}"),
@@ -206,8 +214,8 @@ def convert_state_dict(authors_state: Mapping[str, np.ndarray]) -> dict[str, np.
     if is_dense(state):
         backbone, heads = _split(state)
         heads = {name: value for name, value in heads.items() if not name.endswith("." + STEPS_SEEN)}
-        ours = {BACKBONE + name: value for name, value in convert_state_dict(backbone).items()}
-        return ours | _renamed(heads, _Row.to_ours, "the heads of mmsegmentation")
+        converted = {BACKBONE + name: value for name, value in convert_state_dict(backbone).items()}
+        return converted | _renamed(heads, _Row.to_ours, "the heads of mmsegmentation")
     patches = "convolutional patches" if "patch_proj.3.weight" in state else "plain patches"
     sections = [title for title in TABLE if not title.endswith("patches") or title == patches]
     rows = [row for title in sections for row in _section(title)]
@@ -244,8 +252,8 @@ def to_authors_state_dict(our_state: Mapping[str, np.ndarray]) -> dict[str, np.n
     """
     if is_dense(our_state):
         backbone, heads = _split(our_state)
-        theirs = {BACKBONE + name: value for name, value in to_authors_state_dict(backbone).items()}
-        return theirs | _renamed(heads, _Row.to_authors, "minidat's heads")
+        converted = {BACKBONE + name: value for name, value in to_authors_state_dict(backbone).items()}
+        return converted | _renamed(heads, _Row.to_authors, "minidat's heads")
     patches = "convolutional patches" if "patch_embedding.conv2.weight" in our_state else "plain patches"
     theirs: dict[str, np.ndarray] = {}
     unknown = []

@@ -1,1 +1,51 @@
-"""The machine: operators made fast, under the same names, with the same signatures and the same numbers."""
+"""The machine: operators made fast, under the same names, with the same signatures and the same numbers.
+
+`KERNELS` says which operator of the textbook has one. A kernel may take a hint that its operator has not: with
+`keep=False` nothing has to be kept for backward, which it then need not return. Each file says what it does otherwise
+and why that is the same; `tests/test_kernels.py` holds every pair against each other, `minidat bench MODEL --plain`
+measures what they gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import ops
+from .attention import attention
+from .conv2d import conv2d
+from .conv_norm_relu import conv_norm_relu
+from .gelu import gelu
+from .grid_sample import grid_sample
+from .layer_norm import layer_norm
+from .linear import linear
+from .local_perception import local_perception
+from .mlp import convolutional_mlp, mlp
+from .neighborhood_attention import neighborhood_attention
+from .residual import residual
+from .sample_product_grid import sample_product_grid
+from .windows import cyclic_shift, window_partition, window_reverse
+
+KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
+    ops.attention: attention,
+    ops.conv2d: conv2d,
+    ops.conv_norm_relu: conv_norm_relu,
+    ops.convolutional_mlp: convolutional_mlp,
+    ops.cyclic_shift: cyclic_shift,
+    ops.gelu: gelu,
+    ops.grid_sample: grid_sample,
+    ops.layer_norm: layer_norm,
+    ops.linear: linear,
+    ops.local_perception: local_perception,
+    ops.mlp: mlp,
+    ops.neighborhood_attention: neighborhood_attention,
+    ops.residual: residual,
+    ops.sample_product_grid: sample_product_grid,
+    ops.window_partition: window_partition,
+    ops.window_reverse: window_reverse,
+}
+
+
+def takes_keep(kernel: Callable[..., Any]) -> bool:
+    """Whether a kernel takes the hint `keep`."""
+    return "keep" in (getattr(kernel, "__kwdefaults__", None) or {})

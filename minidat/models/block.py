@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
-from ..nn import Backward, Context, LayerNorm, LayerScale, Module, depthwise_conv
+from ..nn import Backward, Context, LayerNorm, LayerScale, Module, depthwise_conv, run_in_order
 from .config import DEFORMABLE, NEIGHBORHOOD, SHIFTED_WINDOW, ModelConfig, StageConfig
 from .deformable_attention import DeformableAttention
-from .inference import infer_in_parts, plus_identity, residual
 from .mlp import MLP
 from .neighborhood_attention import NeighborhoodAttention
 from .window_attention import WindowAttention
@@ -34,70 +33,44 @@ class Block(Module):
         self.drop_rate = drop_rate
 
     def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
-        if not (context.gradients or context.training):
-            return self._infer(x, context), None  # type: ignore[return-value]
         if self.perception is not None:
-            local, perception_backward = self.perception.forward(x, context)
-            x = residual(x, local)
-        branch, attention_backward = self._branch(x, self.norm1, self.attention, self.scale1, context)
-        x = residual(x, branch)
-        branch, mlp_backward = self._branch(x, self.norm2, self.mlp, self.scale2, context)
-        output = residual(x, branch)
+            x, perception_backward = context.apply(
+                ops.local_perception, x, self.perception.weight, self.perception.bias
+            )
+        x, attention_backward = self._add_branch(x, self.norm1, self.attention, self.scale1, context)
+        output, mlp_backward = self._add_branch(x, self.norm2, self.mlp, self.scale2, context)
 
         def backward(d_output: np.ndarray) -> np.ndarray:
-            d_x = d_output + mlp_backward(d_output)
-            d_x += attention_backward(d_x)
-            if self.perception is not None:
-                d_x += perception_backward(d_x)
-            return d_x
+            d_x = attention_backward(mlp_backward(d_output))
+            return d_x if self.perception is None else perception_backward(d_x)
 
         return output, backward
 
-    def _branch(
+    def _add_branch(
         self, x: np.ndarray, norm: LayerNorm, layer: Module, scale: LayerScale | None, context: Context
     ) -> tuple[np.ndarray, Backward]:
-        """drop_path(scale(layer(norm(x))))."""
+        """x + scale * drop_path(layer(norm(x)))."""
         normed, norm_backward = norm.forward(x, context)
         branch, layer_backward = layer.forward(normed, context)
-        if scale is not None:
-            branch, scale_backward = scale.forward(branch, context)
         drops = context.training and self.drop_rate > 0
         if drops:
             branch, drop_backward = context.apply(ops.drop_path, branch, rate=self.drop_rate, rng=context.rng)
+        factors = None if scale is None else scale.weight
+        output, residual_backward = context.apply(ops.residual, x, branch, factors)
 
-        def backward(d_branch: np.ndarray) -> np.ndarray:
+        def backward(d_output: np.ndarray) -> np.ndarray:
+            d_x, d_branch = residual_backward(d_output)
             if drops:
                 d_branch = drop_backward(d_branch)
-            if scale is not None:
-                d_branch = scale_backward(d_branch)
-            return norm_backward(layer_backward(d_branch))
+            return d_x + norm_backward(layer_backward(d_branch))
 
-        return branch, backward
-
-    def _infer(self, x: np.ndarray, context: Context) -> np.ndarray:
-        """The same with fewer passes over the map, and nothing kept."""
-        if self.perception is not None:
-            weight, bias = self.perception.weight.value, self.perception.bias
-            x, _ = context.apply(ops.conv2d, x, plus_identity(weight), bias, padding=1, groups=x.shape[-1])
-
-        def branch(part: np.ndarray, norm: LayerNorm, layer: Module, scale: LayerScale | None) -> np.ndarray:
-            output, _ = layer.forward(norm.forward(part, context)[0], context)
-            return residual(part, output, None if scale is None else scale.weight.value)
-
-        x = branch(x, self.norm1, self.attention, self.scale1)
-        if self.mlp.depthwise is not None:
-            return branch(x, self.norm2, self.mlp, self.scale2)
-        tokens = x.reshape(-1, x.shape[-1])  # each by itself
-        hidden = len(self.mlp.fc1.weight.value)
-        output = infer_in_parts(lambda part: branch(tokens[part], self.norm2, self.mlp, self.scale2), tokens, hidden)
-        return output.reshape(x.shape)
+        return output, backward
 
 
 class Stage(Module):
     """The blocks of one stage; x: (B, H, W, dim) -> the same shape.
 
-    In inference each thread takes its share of the images through all the blocks. Drop rates are those of the blocks,
-    in order.
+    Drop rates are those of the blocks, in order.
     """
 
     def __init__(self, config: ModelConfig, index: int, drop_rates: list[float]) -> None:
@@ -108,25 +81,7 @@ class Stage(Module):
         ]
 
     def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
-        tracing = context.trace is not None or context.local_trace is not None
-        if context.gradients or context.training or tracing:
-            return self._forward(x, context)
-        output = infer_in_parts(lambda part: self._forward(x[part], context)[0], x, x.shape[-1])
-        return output, None  # type: ignore[return-value]
-
-    def _forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
-        backwards = []
-        for block in self.blocks:
-            x, block_backward = block.forward(x, context)
-            if context.gradients:
-                backwards.append(block_backward)
-
-        def backward(d_x: np.ndarray) -> np.ndarray:
-            for block_backward in reversed(backwards):
-                d_x = block_backward(d_x)
-            return d_x
-
-        return x, backward
+        return run_in_order(self.blocks, x, context)
 
 
 def build_attention(kind: str, stage: StageConfig, table_size: tuple[int, int]) -> Module:

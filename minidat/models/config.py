@@ -167,12 +167,15 @@ def from_fields(cls: Any, data: dict[str, Any]) -> Any:
         "int": int, "str": str, "bool": bool, "float": (int, float), "float | None": (int, float, type(None)),
         "tuple[int, int]": tuple, "tuple[int, int] | None": (tuple, type(None)), "tuple[str, ...]": tuple,
         "tuple[StageConfig, ...]": tuple, "tuple[int, ...]": tuple, "int | None": (int, type(None)),
-        "ModelConfig": ModelConfig, "DeformableConfig | None": (DeformableConfig, type(None)),
+        "tuple[float, ...]": tuple, "ModelConfig": ModelConfig,
+        "DeformableConfig | None": (DeformableConfig, type(None)),
     }  # fmt: skip
     for field in dataclasses.fields(cls):
         value = data.get(field.name, field.default)
         numeric_bool = isinstance(value, bool) and field.type != "bool"
-        items_wrong = "tuple[int" in str(field.type) and value is not None and not all(type(v) is int for v in value)
+        items: tuple[type, ...] | None = (int,) if "tuple[int" in str(field.type) else None
+        items = (int, float) if "tuple[float" in str(field.type) else items
+        items_wrong = items is not None and value is not None and not all(type(v) in items for v in value)
         if field.name in data and (not isinstance(value, accepted[str(field.type)]) or numeric_bool or items_wrong):
             raise ConfigError(f"model config: {field.name}: found {value!r}, expected {field.type}")
     return cls(**data)

@@ -75,9 +75,7 @@ class DeformableAttention(Module):
         # 2. attention of all queries to the samples: bias (B or 1, heads, keys, queries) or None
         bias, bias_backward = self._position_bias(positions, x.shape[1:3], context)
         heads = [_split_heads(tokens, self.heads) for tokens in (query, key, value)]
-        mixed, attention_backward = context.apply(
-            ops.attention, *heads, bias, scale=scale, inference=not context.gradients
-        )
+        mixed, attention_backward = context.apply(ops.attention, *heads, bias, scale=scale)
         merged = mixed.swapaxes(1, 2).reshape(x.shape)
         if context.trace is not None:
             probabilities = ops.attention_probabilities(heads[0], heads[1], bias, scale=scale)
@@ -121,7 +119,7 @@ class DeformableAttention(Module):
         grouped = query.reshape(batch, height, width, config.groups, -1).transpose(0, 3, 1, 2, 4)
         o, conv_backward = self.offset_conv.forward(grouped.reshape(-1, height, width, dim // config.groups), context)
         o, norm_backward = self.offset_norm.forward(o, context)
-        o, gelu_backward = context.apply(ops.gelu, o, inference=not context.gradients)
+        o, gelu_backward = context.apply(ops.gelu, o)
         o, projection_backward = self.offset_projection.forward(o, context)  # (B groups, Hk, Wk, 2)
         positions, points_backward = context.apply(
             ops.sampling_points,

@@ -45,7 +45,7 @@ class ConvolutionalPatchEmbedding(Module):
     def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
         x, conv1_backward = self.conv1.forward(x, context)
         x, norm1_backward = self.norm1.forward(x, context)
-        x, gelu_backward = context.apply(ops.gelu, x, inference=not context.gradients)
+        x, gelu_backward = context.apply(ops.gelu, x)
         x, conv2_backward = self.conv2.forward(x, context)
         x, norm2_backward = self.norm2.forward(x, context)
 

@@ -7,7 +7,6 @@ import numpy as np
 from .. import ops
 from ..nn import Backward, Context, Linear, LocalAttentionRecord, Module, Parameter
 from ..nn.initializers import truncated_normal
-from .inference import infer_in_parts
 from .patch_embedding import pad_to_multiple
 
 
@@ -45,12 +44,7 @@ class WindowAttention(Module):
             mask = mask.astype(x.dtype, copy=False)
         if context.local_trace is not None:
             context.local_trace[self.path] = self._record(tokens, bias, mask, x.shape, (height, width))
-        if context.gradients:
-            output, attend_backward = self._attend(tokens, bias, mask, slice(0, len(tokens)), context)
-        else:
-            output = infer_in_parts(
-                lambda part: self._attend(tokens, bias, mask, part, context)[0], tokens, 4 * x.shape[-1]
-            )
+        output, attend_backward = self._attend(tokens, bias, mask, len(x), context)
 
         # 3. back to the map
         output, reverse_backward = context.apply(ops.window_reverse, output, window=window, height=height, width=width)
@@ -65,40 +59,36 @@ class WindowAttention(Module):
         return output[:, : x.shape[1], : x.shape[2]], backward
 
     def _attend(
-        self, tokens: np.ndarray, bias: np.ndarray, mask: np.ndarray | None, part: slice, context: Context
+        self, tokens: np.ndarray, bias: np.ndarray, mask: np.ndarray | None, batch: int, context: Context
     ) -> tuple[np.ndarray, Backward]:
-        """Attention in the windows `part` of all: tokens (B nW, w w, dim) -> (n, w w, dim).
+        """Attention in each window: tokens (B nW, w w, dim) -> the same shape.
 
         bias: (heads, keys, queries), mask: (nW, keys, queries) or None. Backward returns the gradients of tokens and
         bias.
         """
-        tokens = tokens[part]
-        count, length, dim = tokens.shape
         qkv, qkv_backward = self.qkv.forward(tokens, context)
-        query, key, value = self._split_heads(qkv)
+        query, key, value = self._split_heads(qkv, batch)
         if mask is not None:
-            windows = np.arange(part.start, part.stop) % len(mask)
-            bias = bias + mask[windows, None]  # (n, heads, keys, queries)
-        mixed, attention_backward = context.apply(
-            ops.attention, query, key, value, bias, scale=(dim // self.heads) ** -0.5, inference=not context.gradients
-        )
-        merged = mixed.swapaxes(1, 2).reshape(tokens.shape)  # the heads side by side again
+            bias = bias + mask[:, None]  # (nW, heads, keys, queries)
+        scale = query.shape[-1] ** -0.5
+        mixed, attention_backward = context.apply(ops.attention, query, key, value, bias, scale=scale)
+        merged = mixed.swapaxes(2, 3).reshape(tokens.shape)  # the heads side by side again
         output, projection_backward = self.projection.forward(merged, context)
 
         def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            d_merged = projection_backward(d_output)
-            d_mixed = d_merged.reshape(count, length, self.heads, dim // self.heads).swapaxes(1, 2)
+            d_mixed = projection_backward(d_output).reshape(mixed.swapaxes(2, 3).shape).swapaxes(2, 3)
             d_query, d_key, d_value, d_bias = attention_backward(d_mixed)
-            d_qkv = np.stack([d_query, d_key, d_value]).transpose(1, 3, 0, 2, 4)  # (n, w w, 3, heads, d)
-            d_tokens = qkv_backward(d_qkv.reshape(count, length, 3 * dim))
+            d_qkv = np.stack([d_query, d_key, d_value], axis=3)  # (B, nW, heads, 3, w w, d)
+            d_tokens = qkv_backward(d_qkv.transpose(0, 1, 4, 3, 2, 5).reshape(qkv.shape))
             return d_tokens, d_bias if mask is None else d_bias.sum(axis=0)
 
         return output, backward
 
-    def _split_heads(self, qkv: np.ndarray) -> np.ndarray:
-        """(n, w w, 3 dim) -> query, key and value, (3, n, heads, w w, d), a view."""
+    def _split_heads(self, qkv: np.ndarray, batch: int) -> np.ndarray:
+        """(B nW, w w, 3 dim) -> query, key and value, (3, B, nW, heads, w w, d), a view."""
         count, length, channels = qkv.shape
-        return qkv.reshape(count, length, 3, self.heads, channels // (3 * self.heads)).transpose(2, 0, 3, 1, 4)
+        shape = (batch, count // batch, length, 3, self.heads, channels // (3 * self.heads))
+        return qkv.reshape(shape).transpose(3, 0, 1, 4, 2, 5)
 
     def _record(
         self,
@@ -111,10 +101,11 @@ class WindowAttention(Module):
         """Whom each token attends to, and how strongly; tokens, bias and mask as for `_attend`, shape: that of x."""
         batch, height, width, dim = shape
         length, window_count = tokens.shape[1], len(tokens) // batch
-        query, key, _ = self._split_heads(self.qkv.forward(tokens, Context())[0])
+        query, key, _ = self._split_heads(self.qkv.forward(tokens, Context())[0], batch)
         if mask is not None:
-            bias = bias + np.tile(mask, (batch, 1, 1))[:, None]  # (B nW, heads, keys, queries)
+            bias = bias + mask[:, None]  # (nW, heads, keys, queries)
         probabilities = ops.attention_probabilities(query, key, bias, scale=(dim // self.heads) ** -0.5)
+        probabilities = probabilities.reshape(batch * window_count, self.heads, length, length)
 
         # where the tokens of a window were before the roll: the same for each query of the window
         places = np.moveaxis(np.indices(padded_size), 0, -1)[None]  # (1, H, W, 2)

@@ -11,6 +11,7 @@ from .layers import (
     depthwise_conv,
 )
 from .module import AttentionRecord, Backward, Buffer, Context, LocalAttentionRecord, Module, Parameter
+from .sequential import run_in_order
 
 __all__ = [
     "AttentionRecord",
@@ -28,4 +29,5 @@ __all__ = [
     "Parameter",
     "TransposedConv2d",
     "depthwise_conv",
+    "run_in_order",
 ]

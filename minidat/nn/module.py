@@ -7,14 +7,16 @@ parameter.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..errors import CheckpointError, ShapeError
+from ..kernels import KERNELS, takes_keep
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Backward = Callable[..., Any]
@@ -80,6 +82,8 @@ class Context:
     trace:     if a dict is given, deformable attention leaves an `AttentionRecord` in it under its module's path.
     local_trace: the same for window and neighborhood attention, which leave a `LocalAttentionRecord`.
     profile:   if a dict is given, the seconds spent in each operator are added up in it (`minidat bench`).
+    plain:     the operators of the textbook do the work, not their kernels; also with MINIDAT_KERNELS=plain in the
+               environment.
     """
 
     gradients: bool = False
@@ -88,9 +92,15 @@ class Context:
     trace: dict[str, AttentionRecord] | None = None
     local_trace: dict[str, LocalAttentionRecord] | None = None
     profile: dict[str, float] | None = None
+    plain: bool = field(default_factory=lambda: os.environ.get("MINIDAT_KERNELS") == "plain")
+
+    @property
+    def traces(self) -> bool:
+        """Whether records for pictures are wanted."""
+        return self.trace is not None or self.local_trace is not None
 
     def apply(self, op: Callable[..., Any], *arguments: Any, **settings: Any) -> tuple[Any, Backward]:
-        """Call `op` on arrays and Parameters (None where an optional argument is absent).
+        """Call `op`, or its kernel, on arrays and Parameters (None where an optional argument is absent).
 
         Returns the output and a backward for the *array* arguments alone: one gradient if there is one such argument,
         else a tuple in their order. The gradients of Parameters are accumulated on the way. Without `gradients` the
@@ -98,7 +108,12 @@ class Context:
         """
         values = [a.value if isinstance(a, Parameter) else a for a in arguments]
         started = time.perf_counter()
-        output, op_backward = op(*values, **settings)
+        if not self.plain and op in KERNELS:
+            kernel = KERNELS[op]
+            hints = {"keep": self.gradients} if takes_keep(kernel) else {}
+            output, op_backward = kernel(*values, **settings, **hints)
+        else:
+            output, op_backward = op(*values, **settings)
         self._record(op.__name__, started)
         if not self.gradients:
             return output, None  # type: ignore[return-value]

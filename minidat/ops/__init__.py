@@ -11,11 +11,12 @@ from .attention import attention, attention_probabilities
 from .batch_normalization import batch_norm, batch_statistics, conv_norm_relu
 from .binary_cross_entropy import binary_cross_entropy
 from .boxes import box_area, box_giou, box_iof, box_iou, decode_boxes, encode_boxes
-from .convolution import conv2d
+from .convolution import conv2d, local_perception
 from .detection_losses import focal_loss, giou_loss, l1_loss, smooth_l1_loss
 from .linear import linear, scale_channels
 from .losses import cross_entropy, pixel_cross_entropy
 from .masks import paste_mask
+from .mlp import convolutional_mlp, mlp, residual
 from .neighborhood import neighborhood_attention, neighborhood_probabilities, neighborhood_tokens
 from .nms import class_nms, nms
 from .normalization import layer_norm
@@ -50,6 +51,7 @@ __all__ = [
     "class_nms",
     "conv2d",
     "conv_norm_relu",
+    "convolutional_mlp",
     "cross_entropy",
     "cyclic_shift",
     "decode_boxes",
@@ -64,8 +66,10 @@ __all__ = [
     "l1_loss",
     "layer_norm",
     "linear",
+    "local_perception",
     "log_spaced",
     "max_pool",
+    "mlp",
     "neighborhood_attention",
     "neighborhood_probabilities",
     "neighborhood_tokens",
@@ -76,6 +80,7 @@ __all__ = [
     "reference_points",
     "relative_position_index",
     "relu",
+    "residual",
     "resize",
     "roi_align",
     "sample_product_grid",

@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from ..runtime.threads import contiguous, empty, parallel, product
 from ._shapes import check, pair
-from .linear import linear
 
 Pair = tuple[int, int]
-
-RUN_FLOATS = 4096  # of a row of a depthwise convolution's input that NumPy works on in one loop
-TAPS_FLOATS = 32768  # of a depthwise convolution's output at once, when its kernel's gradient is summed up
-TAPS_GRAIN = 2_000_000  # multiply-adds of a depthwise convolution that are worth waking a thread for
 
 
 def conv2d(
@@ -33,26 +28,38 @@ def conv2d(
     output channels sees group g of the input channels only. Raises ShapeError if channels, groups and kernel do not
     fit. Source: torch.nn.functional.conv2d.
     """
-    stride, padding = pair(stride), pair(padding)
-    _check_shapes(x, weight, bias, stride, padding, groups)
-    channels, outputs, kernel = x.shape[-1], weight.shape[0], weight.shape[2:]
+    (sy, sx), (py, px) = stride, padding = pair(stride), pair(padding)
+    check_conv2d(x, weight, bias, stride, padding, groups)
+    outputs, group_channels, kh, kw = weight.shape
+    padded = np.pad(x, ((0, 0), (py, py), (px, px), (0, 0)))
 
-    if kernel == stride == (1, 1) and padding == (0, 0) and groups == 1:
-        return _pointwise(x, weight, bias)
-    convolve = _depthwise if groups == channels == outputs else _dense if groups == 1 else _grouped
-    output, padded_backward = convolve(_pad(x, padding), weight, bias, stride)
+    # 1. the patch that each output pixel sees becomes a row, the kernel a matrix, for each group (im2col)
+    patches = sliding_window_view(padded, (kh, kw), axis=(1, 2))[:, ::sy, ::sx]  # (B, H', W', C, kh, kw)
+    batch, height, width = patches.shape[:3]
+    rows = patches.reshape(batch * height * width, groups, group_channels * kh * kw).swapaxes(0, 1)  # (g, B H' W', k)
+    matrices = weight.reshape(groups, outputs // groups, group_channels * kh * kw)
+    # 2. one matrix product a group
+    output = (rows @ matrices.swapaxes(1, 2)).swapaxes(0, 1).reshape(batch, height, width, outputs)
+    if bias is not None:
+        output = output + bias
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        d_padded, d_weight = padded_backward(d_output)
-        d_x = d_padded[:, padding[0] : padding[0] + x.shape[1], padding[1] : padding[1] + x.shape[2]]
-        return d_x, d_weight, None if bias is None else d_output.sum(axis=(0, 1, 2))
+        d_bias = None if bias is None else d_output.sum(axis=(0, 1, 2))
+        d_rows = d_output.reshape(batch * height * width, groups, -1).swapaxes(0, 1)
+        d_weight = (d_rows.swapaxes(1, 2) @ rows).reshape(weight.shape)  # 2
+        d_patches = (d_rows @ matrices).swapaxes(0, 1).reshape(patches.shape)
+        d_padded = np.zeros_like(padded)  # 1: a pixel is in many patches
+        for i, j in np.ndindex(kh, kw):
+            d_padded[:, i : i + sy * height : sy, j : j + sx * width : sx] += d_patches[..., i, j]
+        return d_padded[:, py : py + x.shape[1], px : px + x.shape[2]], d_weight, d_bias
 
     return output, backward
 
 
-def _check_shapes(
+def check_conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair, padding: Pair, groups: int
 ) -> None:
+    """Raise ShapeError unless the arguments of `conv2d` fit each other."""
     check(x.ndim == 4, "conv2d", "x", x.shape, "(batch, height, width, channels)")
     check(weight.ndim == 4, "conv2d", "weight", weight.shape, "(out, in / groups, height, width)")
     check(min(*stride, groups) >= 1, "conv2d", "stride and groups", (*stride, groups), "at least 1")
@@ -66,139 +73,18 @@ def _check_shapes(
     check(padded[0] >= kernel[0] and padded[1] >= kernel[1], "conv2d", "padded map", padded, f"at least {kernel}")
 
 
-def _pointwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Any]:
-    """A 1x1 convolution is a linear layer on the pixels."""
-    output, linear_backward = linear(x, weight[:, :, 0, 0], bias)
+def local_perception(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, Any]:
+    """Let neighbors exchange something: output = x + conv(x), each channel with its own k x k kernel (odd k).
 
-    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        d_x, d_weight, d_bias = linear_backward(d_output)
-        return d_x, d_weight[:, :, None, None], d_bias
-
-    return output, backward
-
-
-def _dense(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:
-    """All channels with all, without padding: each output pixel's patch becomes a row, the kernel a matrix (im2col)."""
-    outputs, channels, kh, kw = weight.shape
-    patches = _windows(np.ascontiguousarray(x), (kh, kw), stride)  # (B, H', W', kh, kw, C), a view
-    batch, height, width = patches.shape[:3]
-    rows = contiguous(patches).reshape(batch * height * width, kh * kw * channels)
-    matrix = contiguous(weight.transpose(0, 2, 3, 1)).reshape(outputs, kh * kw * channels)
-    output = product(rows, matrix.T, bias).reshape(batch, height, width, outputs)
-
-    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        d_rows = d_output.reshape(-1, outputs)
-        d_weight = product(d_rows.T, rows).reshape(outputs, kh, kw, channels).transpose(0, 3, 1, 2)
-        d_patches = product(d_rows, matrix).reshape(patches.shape)
-        d_x = np.zeros_like(x)
-        for i in range(kh):
-            for j in range(kw):
-                _tap(d_x, i, j, (height, width), stride)[...] += d_patches[:, :, :, i, j]
-        return d_x, np.ascontiguousarray(d_weight)
-
-    return output, backward
-
-
-def _grouped(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:
-    """Each group of channels is a dense convolution of its own."""
-    groups = x.shape[-1] // weight.shape[1]
-    inputs, kernels = np.split(x, groups, axis=-1), np.split(weight, groups)
-    biases = [None] * groups if bias is None else np.split(bias, groups)
-    outputs, backwards = zip(
-        *(_dense(*parts, stride) for parts in zip(inputs, kernels, biases, strict=True)), strict=True
-    )
-
-    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        d_outputs = np.split(d_output, groups, axis=-1)
-        gradients = [group_backward(d) for group_backward, d in zip(backwards, d_outputs, strict=True)]
-        return np.concatenate([d_x for d_x, _ in gradients], axis=-1), np.concatenate([d_w for _, d_w in gradients])
-
-    return np.concatenate(outputs, axis=-1), backward
-
-
-def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:
-    """Each channel with its own kernel, without padding: a weighted sum of shifted views, no matrix product."""
-    kernel = weight.shape[2], weight.shape[3]
-    taps = np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))  # (kh, kw, C)
-    output = _correlate(x, taps, bias, stride)
-
-    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # d_x is the correlation of d_output, spread out by the stride, with the kernel turned by 180 degrees
-        batch, height, width, channels = d_output.shape
-        spread = np.zeros((batch, x.shape[1] + kernel[0] - 1, x.shape[2] + kernel[1] - 1, channels), x.dtype)
-        _tap(spread, kernel[0] - 1, kernel[1] - 1, (height, width), stride)[...] = d_output
-        d_x = _correlate(spread, taps[::-1, ::-1], None, (1, 1))
-        d_taps = _products_of_taps(x, d_output, kernel, stride)
-        return d_x, np.ascontiguousarray(d_taps.transpose(2, 0, 1))[:, None]
-
-    return output, backward
-
-
-def _correlate(x: np.ndarray, taps: np.ndarray, bias: np.ndarray | None, stride: Pair) -> np.ndarray:
-    """output[y, x, c] = bias[c] + sum_ij taps[i, j, c] x[y s + i, x s + j, c]; x (B, H, W, C), taps (kh, kw, C)."""
-    batch, _, width, channels = x.shape
-    output_width = (width - taps.shape[1]) // stride[1] + 1
-    # where nothing is strided, pixels side by side are one long row of numbers: as many at once as give a good length
-    room = max(1, RUN_FLOATS // channels) if stride[1] == 1 else 1
-    run = next(n for n in range(min(room, output_width), 0, -1) if output_width % n == 0)
-    patches = _windows(np.ascontiguousarray(x), taps.shape[:2], stride, run)  # (B, H', W' / run, kh, kw, run C)
-    tiled_taps = np.tile(taps, run)
-    output = empty((*patches.shape[:3], run * channels), x.dtype)
-    output_height = output.shape[1]
-
-    def work(start: int, stop: int) -> None:  # of all rows of all images
-        for image in range(start // output_height, -(-stop // output_height)):
-            first = image * output_height
-            part = slice(max(start - first, 0), min(stop - first, output_height))
-            np.einsum("hwijn,ijn->hwn", patches[image, part], tiled_taps, out=output[image, part])
-            if bias is not None:
-                output[image, part].reshape(-1, channels)[...] += bias
-
-    parallel(work, batch * output_height, grain=max(1, TAPS_GRAIN // max(1, output[0, 0].size * taps[..., 0].size)))
-    return output.reshape(batch, output_height, output_width, channels)
-
-
-def _products_of_taps(x: np.ndarray, d_output: np.ndarray, kernel: Pair, stride: Pair) -> np.ndarray:
-    """d_taps[i, j, c] = sum_byx x[b, y s + i, x s + j, c] d_output[b, y, x, c]: (kh, kw, C)."""
-    batch, height, width, channels = d_output.shape
-    step = max(1, TAPS_FLOATS // max(1, d_output[0].size))  # images that stay in the cache for all taps
-    parts = [slice(start, start + step) for start in range(0, batch, step)]
-    d_taps = np.zeros((len(parts), *kernel, channels), x.dtype)
-
-    def work(start: int, stop: int) -> None:
-        for part in range(start, stop):
-            images, d_part = x[parts[part]], d_output[parts[part]]
-            for i, j in np.ndindex(*kernel):
-                tap = _tap(images, i, j, (height, width), stride)
-                np.einsum("bhwc,bhwc->c", tap, d_part, out=d_taps[part, i, j])
-
-    parallel(work, len(parts), grain=max(1, TAPS_GRAIN // max(1, step * d_output[0].size * kernel[0] * kernel[1])))
-    return d_taps.sum(axis=0)
-
-
-def _windows(x: np.ndarray, kernel: Pair, stride: Pair, run: int = 1) -> np.ndarray:
-    """A view (B, H', W' / run, kh, kw, run C) of contiguous x (B, H, W, C): what each run of `run` output pixels sees.
-
-    For each tap of the kernel that is as many pixels side by side; a run of several needs a stride of 1.
+    x: (B, H, W, C), weight: (C, 1, k, k), bias: (C,) -> output: (B, H, W, C). Raises ShapeError for an even kernel.
+    Source: DAT++, section 3.4 (its local perception unit, from CMT, arXiv 2107.06263, Eq. 2).
     """
-    batch, height, width, channels = x.shape
-    size = [(n - k) // s + 1 for n, k, s in zip((height, width), kernel, stride, strict=True)]
-    per_image, per_row, per_pixel, per_number = x.strides
-    shape = (batch, size[0], size[1] // run, *kernel, run * channels)
-    strides = (per_image, stride[0] * per_row, stride[1] * run * per_pixel, per_row, per_pixel, per_number)
-    return np.ndarray(shape, x.dtype, x, 0, strides)  # as_strided takes twenty times as long
+    kernel = weight.shape[-1]
+    check(kernel % 2 == 1, "local_perception", "kernel", kernel, "an odd number")
+    local, conv_backward = conv2d(x, weight, bias, padding=kernel // 2, groups=x.shape[-1])
 
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        d_x, d_weight, d_bias = conv_backward(d_output)
+        return d_output + d_x, d_weight, d_bias
 
-def _tap(x: np.ndarray, i: int, j: int, size: Pair, stride: Pair) -> np.ndarray:
-    """The view (B, H', W', C) of x that tap (i, j) of the kernel meets, for an output of `size`."""
-    return x[:, i : i + (size[0] - 1) * stride[0] + 1 : stride[0], j : j + (size[1] - 1) * stride[1] + 1 : stride[1]]
-
-
-def _pad(x: np.ndarray, padding: Pair) -> np.ndarray:
-    """x with `padding` zeros around the map."""
-    if padding == (0, 0):
-        return x
-    batch, height, width, channels = x.shape
-    padded = np.zeros((batch, height + 2 * padding[0], width + 2 * padding[1], channels), x.dtype)
-    padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width] = x
-    return padded
+    return x + local, backward

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.threads import product
 from ._shapes import check
 
 
@@ -16,20 +15,21 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[
     x: (..., C), weight: (D, C), bias: (D,) or None -> output: (..., D).
     Raises ShapeError if the last axis of x is not C. Source: DAT, Eq. 1 and 3 (its W_q, W_k, W_v; W_o).
     """
+    check_linear(x, weight, bias)
+    output = x @ weight.T if bias is None else x @ weight.T + bias
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        rows, d_rows = x.reshape(-1, x.shape[-1]), d_output.reshape(-1, len(weight))  # (N, C), (N, D)
+        return d_output @ weight, d_rows.T @ rows, None if bias is None else d_rows.sum(axis=0)
+
+    return output, backward
+
+
+def check_linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> None:
+    """Raise ShapeError unless the arguments of `linear` fit each other."""
     check(x.shape[-1] == weight.shape[1], "linear", "last axis of x", x.shape, f"(..., {weight.shape[1]})")
     if bias is not None:
         check(bias.shape == weight.shape[:1], "linear", "bias", bias.shape, weight.shape[:1])
-    rows = x.reshape(-1, x.shape[-1])  # (N, C)
-    output = product(rows, weight.T, bias)
-
-    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        d_rows = d_output.reshape(-1, d_output.shape[-1])  # (N, D)
-        d_x = product(d_rows, weight).reshape(x.shape)
-        d_weight = product(d_rows.T, rows)
-        d_bias = None if bias is None else d_rows.sum(axis=0)
-        return d_x, d_weight, d_bias
-
-    return output.reshape(*x.shape[:-1], weight.shape[0]), backward
 
 
 def scale_channels(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Any]:

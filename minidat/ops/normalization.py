@@ -6,57 +6,31 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.threads import chunked, empty
 from ._shapes import check
-
-FORWARD_GRAIN = 131072  # numbers to normalise that are worth waking a thread for
 
 
 def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: float = 1e-5) -> tuple[np.ndarray, Any]:
-    """Standardise the last axis, then scale and shift it: output = (x - mean) / sqrt(variance + eps) * w + b.
+    """Standardize the last axis, then scale and shift it: output = (x - mean) / sqrt(variance + eps) * w + b.
 
     The variance is the biased one (divided by C). x: (..., C), weight: (C,), bias: (C,) -> output: (..., C).
     Raises ShapeError if the last axis of x is not C. Source: arXiv 1607.06450, Eq. 4; torch.nn.LayerNorm.
     """
-    check(x.shape[-1:] == weight.shape, "layer_norm", "last axis of x", x.shape, f"(..., {weight.shape[0]})")
-    check(bias.shape == weight.shape, "layer_norm", "bias", bias.shape, weight.shape)
-    channels = x.shape[-1]
-    rows = x.reshape(-1, channels)  # (N, C)
-    output = empty(rows.shape, rows.dtype)
-    mean = np.empty((len(rows), 1), x.dtype)
-    inverse_std = np.empty((len(rows), 1), x.dtype)
-    averaging = np.full(channels, 1 / channels, x.dtype)  # as a product with this, a mean is four times faster
-
-    def work(part: slice) -> None:
-        part_x, part_output = rows[part], output[part]
-        mean[part, 0] = part_x @ averaging
-        np.subtract(part_x, mean[part], out=part_output)
-        variance = np.vecdot(part_output, part_output) / channels
-        inverse_std[part, 0] = 1 / np.sqrt(variance + x.dtype.type(eps))
-        part_output *= inverse_std[part]
-        part_output *= weight
-        part_output += bias
-
-    chunked(work, *rows.shape, grain=FORWARD_GRAIN)
+    check_layer_norm(x, weight, bias)
+    centered = x - x.mean(axis=-1, keepdims=True)
+    std = np.sqrt((centered**2).mean(axis=-1, keepdims=True) + eps)
+    normalized = centered / std
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        d_rows = d_output.reshape(-1, channels)
-        d_x = np.empty_like(rows)
-        products = np.empty_like(rows)  # d_output * normalized, summed over the rows below
+        g = d_output * weight
+        projection = (g * normalized).mean(axis=-1, keepdims=True)
+        d_x = (g - g.mean(axis=-1, keepdims=True) - normalized * projection) / std
+        rows = tuple(range(x.ndim - 1))  # all axes but the last
+        return d_x, (d_output * normalized).sum(axis=rows), d_output.sum(axis=rows)
 
-        # normalized is computed again rather than kept: x is alive anyway as the other end of the residual.
-        # d_x = (g - mean(g) - normalized mean(g normalized)) / std, with g = d_output w
-        def work(part: slice) -> None:
-            normalized = (rows[part] - mean[part]) * inverse_std[part]
-            part_d_x = np.multiply(d_rows[part], weight, out=d_x[part])
-            np.multiply(d_rows[part], normalized, out=products[part])
-            projection = np.vecdot(part_d_x, normalized) / channels
-            part_d_x -= (part_d_x @ averaging)[:, None]
-            normalized *= projection[:, None]
-            part_d_x -= normalized
-            part_d_x *= inverse_std[part]
+    return normalized * weight + bias, backward
 
-        chunked(work, *rows.shape)
-        return d_x.reshape(x.shape), products.sum(axis=0), d_rows.sum(axis=0)
 
-    return output.reshape(x.shape), backward
+def check_layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Raise ShapeError unless the arguments of `layer_norm` fit each other."""
+    check(x.shape[-1:] == weight.shape, "layer_norm", "last axis of x", x.shape, f"(..., {weight.shape[0]})")
+    check(bias.shape == weight.shape, "layer_norm", "bias", bias.shape, weight.shape)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.threads import COPY_GRAIN, contiguous, empty, parallel
 from ._shapes import check
 
 
@@ -17,7 +16,7 @@ def window_partition(x: np.ndarray, *, window: int) -> tuple[np.ndarray, Any]:
     Raises ShapeError if the window does not divide the map. Source: Swin, section 3.1.
     """
     _, height, width, _ = x.shape
-    _check_windows("window_partition", height, width, window)
+    check_windows("window_partition", height, width, window)
 
     def backward(d_windows: np.ndarray) -> tuple[np.ndarray]:
         return (_merge(d_windows, window, height, width),)
@@ -30,6 +29,21 @@ def window_reverse(windows: np.ndarray, *, window: int, height: int, width: int)
 
     windows: (B * H/w * W/w, w * w, C) -> x: (B, H, W, C). Raises ShapeError if their number does not fit the map.
     """
+    check_reverse(windows, window, height, width)
+
+    def backward(d_x: np.ndarray) -> tuple[np.ndarray]:
+        return (_split(d_x, window),)
+
+    return _merge(windows, window, height, width), backward
+
+
+def check_windows(op: str, height: int, width: int, window: int) -> None:
+    """Raise ShapeError unless the window divides the map."""
+    check(height % window == 0 and width % window == 0, op, "map", (height, width), f"multiples of {window}")
+
+
+def check_reverse(windows: np.ndarray, window: int, height: int, width: int) -> None:
+    """Raise ShapeError unless the arguments of `window_reverse` fit each other."""
     count = (height // window) * (width // window)
     check(
         len(windows) % count == 0 and windows.shape[1] == window**2,
@@ -39,26 +53,17 @@ def window_reverse(windows: np.ndarray, *, window: int, height: int, width: int)
         f"(a multiple of {count}, {window**2}, channels)",
     )
 
-    def backward(d_x: np.ndarray) -> tuple[np.ndarray]:
-        return (_split(d_x, window),)
-
-    return _merge(windows, window, height, width), backward
-
-
-def _check_windows(op: str, height: int, width: int, window: int) -> None:
-    check(height % window == 0 and width % window == 0, op, "map", (height, width), f"multiples of {window}")
-
 
 def _split(x: np.ndarray, window: int) -> np.ndarray:
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // window, window, width // window, window, channels)
-    return contiguous(x.swapaxes(2, 3)).reshape(-1, window * window, channels)
+    return x.swapaxes(2, 3).reshape(-1, window * window, channels)
 
 
 def _merge(windows: np.ndarray, window: int, height: int, width: int) -> np.ndarray:
     channels = windows.shape[-1]
     x = windows.reshape(-1, height // window, width // window, window, window, channels)
-    return contiguous(x.swapaxes(2, 3)).reshape(-1, height, width, channels)
+    return x.swapaxes(2, 3).reshape(-1, height, width, channels)
 
 
 def cyclic_shift(x: np.ndarray, *, shift: int) -> tuple[np.ndarray, Any]:
@@ -68,25 +73,9 @@ def cyclic_shift(x: np.ndarray, *, shift: int) -> tuple[np.ndarray, Any]:
     """
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
-        return (_roll(d_output, -shift),)
+        return (np.roll(d_output, (shift, shift), axis=(1, 2)),)
 
-    return _roll(x, shift), backward
-
-
-def _roll(x: np.ndarray, shift: int) -> np.ndarray:
-    """np.roll(x, (-shift, -shift), axis=(1, 2)), shared among threads."""
-    height, width = x.shape[1:3]
-    output = empty(x.shape, x.dtype)
-    wrap = shift % width
-
-    def work(start: int, stop: int) -> None:
-        for row in range(start, stop):
-            source = x[:, (row + shift) % height]
-            output[:, row, : width - wrap] = source[:, wrap:]
-            output[:, row, width - wrap :] = source[:, :wrap]
-
-    parallel(work, height, grain=1 + COPY_GRAIN * height // max(1, x.size))
-    return output
+    return np.roll(x, (-shift, -shift), axis=(1, 2)), backward
 
 
 def shifted_window_mask(height: int, width: int, *, window: int, shift: int) -> np.ndarray:
@@ -97,7 +86,7 @@ def shifted_window_mask(height: int, width: int, *, window: int, shift: int) -> 
     value -100 and the slices are those of the authors' code. Raises ShapeError unless the window divides the map, and
     unless 0 < shift < window.
     """
-    _check_windows("shifted_window_mask", height, width, window)
+    check_windows("shifted_window_mask", height, width, window)
     check(0 < shift < window, "shifted_window_mask", "shift", shift, f"above 0 and below the window, {window}")
     region = np.zeros((1, height, width, 1), np.float32)
     for axis in (1, 2):

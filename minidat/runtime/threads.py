@@ -20,6 +20,7 @@ from .team import current, empty, in_region
 # Numbers worked on at once. Fewer would stay in a faster cache, but threads meet at Python's interpreter lock after
 # every call of NumPy, and each meeting costs as much as a pass over ten thousand numbers.
 CACHE_FLOATS = 262144
+SHARES = 4  # into so many parts work is cut at least, if it is worth sharing: the same for 1, 2 and 4 threads
 PRODUCT_FLOATS = 131072  # of a product's result at once: one array of this length does
 PRODUCT_GRAIN = 4_000_000  # multiply-adds that are worth waking a thread for
 FEW_ROWS = 128  # up to so many OpenBLAS is faster, by up to a quarter, if they are columns
@@ -38,6 +39,7 @@ def thread_count() -> int:
 def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) -> None:
     """Call work(start, stop) on slices that cover range(count), one slice a thread, each of at least `grain` items.
 
+    Where the slices end depends on the number of threads, so the results must not: see `cut`.
     In a team of processes (see `team`) one slice a member instead: what `work` writes for others must lie in arrays
     from `empty`.
     """
@@ -68,32 +70,35 @@ def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) ->
         raise error
 
 
-def slices(count: int, *, grain: int = 1) -> list[slice]:
-    """The slices that `parallel` makes of range(count) if it is called now."""
-    member = current()
-    if member is not None:
-        workers = member.workers(count, grain)
-    elif in_region() or _in_use.locked():
-        workers = 1
-    else:
-        workers = max(1, min(thread_count(), count // grain))
-    return [slice(count * i // workers, count * (i + 1) // workers) for i in range(workers)]
+def cut(count: int, *, step: int, grain: int) -> list[slice]:
+    """Slices of nearly one size and of up to `step` items that cover range(count), whoever will work on them.
+
+    Where there are 2 times `grain` items or more, they are a multiple of 2 or SHARES, so that threads get equally many.
+    The cuts depend on the shapes alone: what they decide, such as the order of a sum, is the same for any number of
+    threads.
+    """
+    parts = -(-count // step)
+    shares = min(SHARES, count // grain)
+    if shares > 1:
+        multiple = 1 << (shares.bit_length() - 1)  # a power of 2
+        parts = min(count, -(-parts // multiple) * multiple)
+    return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
+def in_parts(work: Callable[[slice], None], count: int, *, step: int, grain: int) -> None:
+    """Call work(slice) on the slices of `cut`, in threads of `grain` items or more."""
+    parts = cut(count, step=step, grain=grain)
+
+    def run(start: int, stop: int) -> None:
+        for part in parts[start:stop]:
+            work(part)
+
+    parallel(run, len(parts), grain=max(1, grain * len(parts) // max(1, count)))
 
 
 def chunked(work: Callable[[slice], None], rows: int, row_length: int, *, grain: int = CACHE_FLOATS) -> None:
     """Call work(slice) on slices of rows small enough for the cache, in threads with `grain` numbers or more."""
     in_parts(work, rows, step=max(1, CACHE_FLOATS // row_length), grain=max(1, grain // row_length))
-
-
-def in_parts(work: Callable[[slice], None], count: int, *, step: int, grain: int) -> None:
-    """Call work(slice) on slices of up to `step` items that cover range(count), in threads of `grain` items or more."""
-
-    def run(start: int, stop: int) -> None:
-        parts = -(-(stop - start) // step)  # of one size: a matrix product of few rows costs as much as one of many
-        for i in range(parts):
-            work(slice(start + (stop - start) * i // parts, start + (stop - start) * (i + 1) // parts))
-
-    parallel(run, count, grain=grain)
 
 
 def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:

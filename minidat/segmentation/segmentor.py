@@ -96,15 +96,20 @@ class Segmentor(Module):
 
         They are resized twice, as the authors do: to the size of the images, then to that of the picture.
         """
-        height, width = np.shape(images)[1:3]
+        size = np.shape(images)[1:3]
         if sizes is not None and len(sizes) != len(images):
             raise ShapeError(f"sizes: found {len(sizes)}, expected {len(images)}, one an image")
         logits, _ = self.forward(images, Context())
         for i in range(len(logits)):
-            of_picture, _ = ops.resize(logits[i : i + 1], size=(height, width))
-            if sizes is not None:
-                of_picture, _ = ops.resize(of_picture, size=(int(sizes[i][0]), int(sizes[i][1])))
-            yield of_picture[0]
+            steps = [size] if sizes is None else [size, (int(sizes[i][0]), int(sizes[i][1]))]
+            yield resize_in_steps(logits[i], steps)
+
+
+def resize_in_steps(logits: np.ndarray, sizes: Sizes) -> np.ndarray:
+    """Logits (h, w, K) resized to one of `sizes` after another, bilinear."""
+    for size in sizes:
+        logits = ops.resize(logits[np.newaxis], size=size)[0][0]
+    return logits
 
 
 def _map_loss(logits: np.ndarray, labels: np.ndarray, weight: float, context: Context) -> tuple[float, Backward]:

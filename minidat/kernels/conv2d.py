@@ -1,0 +1,218 @@
+"""Convolution by the kind that is asked for: 1x1, dense, in groups, or each channel on its own.
+
+A 1x1 convolution is a linear layer. Patches of a dense one keep (kh, kw, C) in memory order, so that they are copied in
+long runs; where nothing is kept for backward, a few rows of the output at a time, as all patches of a large map would
+take nine times its memory. A depthwise one is no matrix product at all but a weighted sum of shifted views of the map,
+several pixels of a row at once; its gradient by the map is the same with the kernel turned by 180 degrees.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..ops._shapes import pair
+from ..ops.convolution import check_conv2d
+from ..runtime.threads import contiguous, empty, in_parts, parallel, product
+from .linear import linear
+
+Pair = tuple[int, int]
+
+RUN_FLOATS = 4096  # of a row of a depthwise convolution's input that NumPy works on in one loop
+TAPS_FLOATS = 32768  # of a depthwise convolution's output at once, when its kernel's gradient is summed up
+TAPS_GRAIN = 2_000_000  # multiply-adds of a depthwise convolution that are worth waking a thread for
+PATCHES_FLOATS = 2097152  # of a dense convolution's patches at once, if they are not kept
+PATCHES_GRAIN = 4_000_000  # multiply-adds of a dense convolution that are worth waking a thread for
+
+
+def conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    groups: int = 1,
+    keep: bool = True,
+) -> tuple[np.ndarray, Any]:
+    """`ops.conv2d`; not to `keep` saves a dense convolution memory, and there is no backward then (None)."""
+    stride, padding = pair(stride), pair(padding)
+    check_conv2d(x, weight, bias, stride, padding, groups)
+    channels, outputs, kernel = x.shape[-1], weight.shape[0], weight.shape[2:]
+
+    if kernel == stride == (1, 1) and padding == (0, 0) and groups == 1:
+        output, pointwise_backward = _pointwise(x, weight, bias)
+        return output, pointwise_backward if keep else None
+    if groups == 1 and not keep:
+        return _dense_in_parts(pad(x, padding), weight, bias, stride), None
+    convolve = depthwise if groups == channels == outputs else _dense if groups == 1 else _grouped
+    output, padded_backward = convolve(pad(x, padding), weight, bias, stride)
+    if not keep:
+        return output, None
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        d_padded, d_weight = padded_backward(d_output)
+        d_x = d_padded[:, padding[0] : padding[0] + x.shape[1], padding[1] : padding[1] + x.shape[2]]
+        return d_x, d_weight, None if bias is None else d_output.sum(axis=(0, 1, 2))
+
+    return output, backward
+
+
+def _pointwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Any]:
+    """A 1x1 convolution is a linear layer on the pixels."""
+    output, linear_backward = linear(x, weight[:, :, 0, 0], bias)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        d_x, d_weight, d_bias = linear_backward(d_output)
+        return d_x, d_weight[:, :, None, None], d_bias
+
+    return output, backward
+
+
+def _dense(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:
+    """All channels with all, without padding: each output pixel's patch becomes a row, the kernel a matrix (im2col)."""
+    outputs, channels, kh, kw = weight.shape
+    patches = _windows(np.ascontiguousarray(x), (kh, kw), stride)  # (B, H', W', kh, kw, C), a view
+    batch, height, width = patches.shape[:3]
+    rows = contiguous(patches).reshape(batch * height * width, kh * kw * channels)
+    matrix = contiguous(weight.transpose(0, 2, 3, 1)).reshape(outputs, kh * kw * channels)
+    output = product(rows, matrix.T, bias).reshape(batch, height, width, outputs)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        d_rows = d_output.reshape(-1, outputs)
+        d_weight = product(d_rows.T, rows).reshape(outputs, kh, kw, channels).transpose(0, 3, 1, 2)
+        d_patches = product(d_rows, matrix).reshape(patches.shape)
+        d_x = np.zeros_like(x)
+        for i in range(kh):
+            for j in range(kw):
+                _tap(d_x, i, j, (height, width), stride)[...] += d_patches[:, :, :, i, j]
+        return d_x, np.ascontiguousarray(d_weight)
+
+    return output, backward
+
+
+def _dense_in_parts(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> np.ndarray:
+    """The output of `_dense`, some rows of it at a time."""
+    outputs, channels, kh, kw = weight.shape
+    patches = _windows(np.ascontiguousarray(x), (kh, kw), stride)  # (B, H', W', kh, kw, C), a view
+    batch, height, width = patches.shape[:3]
+    length = kh * kw * channels
+    matrix = contiguous(weight.transpose(2, 3, 1, 0)).reshape(length, outputs)
+    output = empty((batch, height, width, outputs), x.dtype)
+    step, grain = max(1, PATCHES_FLOATS // (width * length)), 1 + PATCHES_GRAIN // (width * length * outputs)
+    for of_image, image in zip(patches, output, strict=True):
+
+        def work(part: slice, of_image: np.ndarray = of_image, image: np.ndarray = image) -> None:
+            rows = image[part].reshape(-1, outputs)
+            np.matmul(of_image[part].reshape(-1, length), matrix, out=rows)
+            if bias is not None:
+                rows += bias
+
+        in_parts(work, height, step=step, grain=grain)
+    return output
+
+
+def _grouped(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:
+    """Each group of channels is a dense convolution of its own."""
+    groups = x.shape[-1] // weight.shape[1]
+    inputs, kernels = np.split(x, groups, axis=-1), np.split(weight, groups)
+    biases = [None] * groups if bias is None else np.split(bias, groups)
+    outputs, backwards = zip(
+        *(_dense(*parts, stride) for parts in zip(inputs, kernels, biases, strict=True)), strict=True
+    )
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        d_outputs = np.split(d_output, groups, axis=-1)
+        gradients = [group_backward(d) for group_backward, d in zip(backwards, d_outputs, strict=True)]
+        return np.concatenate([d_x for d_x, _ in gradients], axis=-1), np.concatenate([d_w for _, d_w in gradients])
+
+    return np.concatenate(outputs, axis=-1), backward
+
+
+def depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:
+    """Each channel with its own kernel, without padding: a weighted sum of shifted views, no matrix product."""
+    kernel = weight.shape[2], weight.shape[3]
+    taps = np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))  # (kh, kw, C)
+    output = _correlate(x, taps, bias, stride)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # d_x is the correlation of d_output, spread out by the stride, with the kernel turned by 180 degrees
+        batch, height, width, channels = d_output.shape
+        spread = np.zeros((batch, x.shape[1] + kernel[0] - 1, x.shape[2] + kernel[1] - 1, channels), x.dtype)
+        _tap(spread, kernel[0] - 1, kernel[1] - 1, (height, width), stride)[...] = d_output
+        d_x = _correlate(spread, taps[::-1, ::-1], None, (1, 1))
+        d_taps = _products_of_taps(x, d_output, kernel, stride)
+        return d_x, np.ascontiguousarray(d_taps.transpose(2, 0, 1))[:, None]
+
+    return output, backward
+
+
+def _correlate(x: np.ndarray, taps: np.ndarray, bias: np.ndarray | None, stride: Pair) -> np.ndarray:
+    """output[y, x, c] = bias[c] + sum_ij taps[i, j, c] x[y s + i, x s + j, c]; x (B, H, W, C), taps (kh, kw, C)."""
+    batch, _, width, channels = x.shape
+    output_width = (width - taps.shape[1]) // stride[1] + 1
+    # where nothing is strided, pixels side by side are one long row of numbers: as many at once as give a good length
+    room = max(1, RUN_FLOATS // channels) if stride[1] == 1 else 1
+    run = next(n for n in range(min(room, output_width), 0, -1) if output_width % n == 0)
+    patches = _windows(np.ascontiguousarray(x), taps.shape[:2], stride, run)  # (B, H', W' / run, kh, kw, run C)
+    tiled_taps = np.tile(taps, run)
+    output = empty((*patches.shape[:3], run * channels), x.dtype)
+    output_height = output.shape[1]
+
+    def work(start: int, stop: int) -> None:  # of all rows of all images
+        for image in range(start // output_height, -(-stop // output_height)):
+            first = image * output_height
+            part = slice(max(start - first, 0), min(stop - first, output_height))
+            np.einsum("hwijn,ijn->hwn", patches[image, part], tiled_taps, out=output[image, part])
+            if bias is not None:
+                output[image, part].reshape(-1, channels)[...] += bias
+
+    parallel(work, batch * output_height, grain=max(1, TAPS_GRAIN // max(1, output[0, 0].size * taps[..., 0].size)))
+    return output.reshape(batch, output_height, output_width, channels)
+
+
+def _products_of_taps(x: np.ndarray, d_output: np.ndarray, kernel: Pair, stride: Pair) -> np.ndarray:
+    """d_taps[i, j, c] = sum_byx x[b, y s + i, x s + j, c] d_output[b, y, x, c]: (kh, kw, C)."""
+    batch, height, width, channels = d_output.shape
+    step = max(1, TAPS_FLOATS // max(1, d_output[0].size))  # images that stay in the cache for all taps
+    parts = [slice(start, start + step) for start in range(0, batch, step)]
+    d_taps = np.zeros((len(parts), *kernel, channels), x.dtype)
+
+    def work(start: int, stop: int) -> None:
+        for part in range(start, stop):
+            images, d_part = x[parts[part]], d_output[parts[part]]
+            for i, j in np.ndindex(*kernel):
+                tap = _tap(images, i, j, (height, width), stride)
+                np.einsum("bhwc,bhwc->c", tap, d_part, out=d_taps[part, i, j])
+
+    parallel(work, len(parts), grain=max(1, TAPS_GRAIN // max(1, step * d_output[0].size * kernel[0] * kernel[1])))
+    return d_taps.sum(axis=0)
+
+
+def _windows(x: np.ndarray, kernel: Pair, stride: Pair, run: int = 1) -> np.ndarray:
+    """A view (B, H', W' / run, kh, kw, run C) of contiguous x (B, H, W, C): what each run of `run` output pixels sees.
+
+    For each tap of the kernel that is as many pixels side by side; a run of several needs a stride of 1.
+    """
+    batch, height, width, channels = x.shape
+    size = [(n - k) // s + 1 for n, k, s in zip((height, width), kernel, stride, strict=True)]
+    per_image, per_row, per_pixel, per_number = x.strides
+    shape = (batch, size[0], size[1] // run, *kernel, run * channels)
+    strides = (per_image, stride[0] * per_row, stride[1] * run * per_pixel, per_row, per_pixel, per_number)
+    return np.ndarray(shape, x.dtype, x, 0, strides)  # as_strided takes twenty times as long
+
+
+def _tap(x: np.ndarray, i: int, j: int, size: Pair, stride: Pair) -> np.ndarray:
+    """The view (B, H', W', C) of x that tap (i, j) of the kernel meets, for an output of `size`."""
+    return x[:, i : i + (size[0] - 1) * stride[0] + 1 : stride[0], j : j + (size[1] - 1) * stride[1] + 1 : stride[1]]
+
+
+def pad(x: np.ndarray, padding: Pair) -> np.ndarray:
+    """x with `padding` zeros around the map."""
+    if padding == (0, 0):
+        return x
+    batch, height, width, channels = x.shape
+    padded = np.zeros((batch, height + 2 * padding[0], width + 2 * padding[1], channels), x.dtype)
+    padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width] = x
+    return padded

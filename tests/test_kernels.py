@@ -1,0 +1,240 @@
+"""Every kernel against its operator in the textbook: output and gradients, at all seams, in one thread or several.
+
+In float64 they agree to 1e-12; in float32 the kernel is no further from the float64 truth than twice the textbook in
+float32, plus EPSILON of the largest number.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import ndtr
+
+from minidat import ops
+from minidat.kernels import KERNELS, takes_keep
+
+from .checks import SMALLEST_SCALE, assert_close, cotangent_like, describe, tiny_chunks
+from .strategies import arrays, convolutions, map_shapes, normal, optional_arrays, shapes
+from .test_attention import attention_cases
+from .test_batch_normalization import conv_norm_cases
+from .test_linear import linear_arrays
+from .test_neighborhood import cases as neighborhood_cases
+from .test_neighborhood import from_one_array
+from .test_normalization import layer_norm_arrays
+from .test_sampling import product_grid_cases, sampling_cases
+from .test_windows import windowed_maps
+
+EPSILON = 2e-6  # 17 float32 roundings, relative to the largest number or 1; GELU's polynomial needs 6e-7
+Case = tuple[Sequence[np.ndarray | None], dict[str, Any]]
+
+
+@st.composite
+def perceptrons(draw: st.DrawFn) -> Case:
+    shape, hidden = draw(shapes(axes=(1, 4))), draw(st.integers(1, 9))
+    layers = [(hidden, shape[-1]), (hidden,), (shape[-1], hidden), shape[-1:]]
+    return [draw(arrays(shape)), *(draw(arrays(layer)) for layer in layers)], {}
+
+
+@st.composite
+def convolutional_perceptrons(draw: st.DrawFn) -> Case:
+    shape, hidden, kernel = draw(map_shapes()), draw(st.integers(1, 9)), draw(st.sampled_from([1, 3, 5]))
+    layers = [(hidden, shape[-1]), (hidden,), (hidden, 1, kernel, kernel), (hidden,), (shape[-1], hidden), shape[-1:]]
+    return [draw(arrays(shape)), *(draw(arrays(layer)) for layer in layers)], {}
+
+
+@st.composite
+def perceptions(draw: st.DrawFn) -> Case:
+    shape, kernel = draw(map_shapes()), draw(st.sampled_from([1, 3, 5]))
+    return [draw(arrays(shape)), draw(arrays((shape[-1], 1, kernel, kernel))), draw(arrays(shape[-1:]))], {}
+
+
+@st.composite
+def residuals(draw: st.DrawFn) -> Case:
+    shape = draw(shapes(axes=(1, 4)))
+    return [draw(arrays(shape)), draw(arrays(shape)), draw(optional_arrays(shape[-1:]))], {}
+
+
+@st.composite
+def shifts(draw: st.DrawFn) -> Case:
+    return [draw(arrays(draw(map_shapes())))], {"shift": draw(st.integers(-5, 5))}
+
+
+@st.composite
+def reversals(draw: st.DrawFn) -> Case:
+    x, window = draw(windowed_maps())
+    settings = {"window": window, "height": x.shape[1], "width": x.shape[2]}
+    return [ops.window_partition(x, window=window)[0]], settings
+
+
+CASES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
+    ops.attention: attention_cases(),
+    ops.conv2d: st.sampled_from(["general", "depthwise", "pointwise", "patches"]).flatmap(convolutions),
+    ops.conv_norm_relu: conv_norm_cases(),
+    ops.convolutional_mlp: convolutional_perceptrons(),
+    ops.cyclic_shift: shifts(),
+    ops.gelu: shapes(axes=(1, 4)).flatmap(arrays).map(lambda x: ([3 * x], {})),
+    ops.grid_sample: st.booleans().flatmap(
+        lambda aligned: sampling_cases(aligned).map(lambda inputs: (inputs, {"align_corners": aligned}))
+    ),
+    ops.layer_norm: layer_norm_arrays().map(lambda inputs: (inputs, {"eps": 0.1})),
+    ops.linear: linear_arrays().map(lambda inputs: (inputs, {})),
+    ops.local_perception: perceptions(),
+    ops.mlp: perceptrons(),
+    ops.neighborhood_attention: neighborhood_cases(longer=6),
+    ops.residual: residuals(),
+    ops.sample_product_grid: product_grid_cases().map(lambda inputs: (inputs, {})),
+    ops.window_partition: windowed_maps().map(lambda case: ([case[0]], {"window": case[1]})),
+    ops.window_reverse: reversals(),
+}
+
+
+def results(
+    op: Callable[..., Any], inputs: Sequence[np.ndarray | None], settings: dict[str, Any]
+) -> list[np.ndarray | None]:
+    """Output and all gradients of a random cotangent."""
+    output, backward = op(*inputs, **settings)
+    return [output, *backward(cotangent_like(output))]
+
+
+def check_kernel(
+    kernel: Callable[..., Any],
+    op: Callable[..., Any],
+    inputs: Sequence[np.ndarray | None],
+    settings: dict[str, Any],
+    expected: Callable[[np.dtype], list[np.ndarray | None]],
+) -> None:
+    """Compare a kernel with what is expected of its operator in float64 and float32, on the same numbers."""
+    truth = expected(np.dtype(np.float64))
+    for dtype in (np.dtype(np.float64), np.dtype(np.float32)):
+        typed = [None if a is None else a.astype(dtype, copy=False) for a in inputs]
+        where = describe(kernel, typed, settings)
+        before = [None if a is None else a.copy() for a in typed]
+        found = results(kernel, typed, settings)
+        for i, (got, plain, true) in enumerate(zip(found, expected(dtype), truth, strict=True)):
+            what = f"{where}: " + ("output" if i == 0 else f"gradient of argument {i - 1}")
+            assert (got is None) == (true is None), what
+            if got is None or plain is None or true is None:
+                continue
+            assert (got.shape, got.dtype) == (true.shape, dtype), what
+            if dtype == np.float64:
+                assert_close(got, true, 1e-12, what, smallest=1e-1)
+                continue
+            scale = max(float(np.abs(true).max(initial=0)), SMALLEST_SCALE[np.float32])
+            error, plain_error = (float(np.abs(a - true).max(initial=0)) for a in (got, plain))
+            assert error <= 2 * plain_error + EPSILON * scale, f"{what}: off by {error}, the textbook by {plain_error}"
+        if takes_keep(kernel):
+            output, backward = kernel(*typed, **settings, keep=False)
+            assert backward is None, where
+            assert_close(output, found[0], 1e-12 if dtype == np.float64 else 1e-5, f"{where}: keep=False")
+        for array, copy in zip(typed, before, strict=True):
+            assert array is None or np.array_equal(array, copy), f"{where}: an argument was modified"
+
+
+def of_textbook(
+    op: Callable[..., Any], inputs: Sequence[np.ndarray | None], settings: dict[str, Any]
+) -> Callable[[np.dtype], list[np.ndarray | None]]:
+    """What the operator gives: in float64 of numbers rounded to float32, as the kernel in float32 sees them."""
+    known = {
+        dtype: results(op, [None if a is None else a.astype(dtype, copy=False) for a in inputs], settings)
+        for dtype in (np.dtype(np.float64), np.dtype(np.float32))
+    }
+    return known.__getitem__
+
+
+def rounded(inputs: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+    """The same arrays, in float64, of numbers that float32 holds exactly."""
+    return [None if a is None else a.astype(np.float32).astype(np.float64) for a in inputs]
+
+
+def test_every_kernel_has_its_cases() -> None:
+    assert set(CASES) == set(KERNELS)
+
+
+@pytest.mark.parametrize("op", KERNELS, ids=lambda op: op.__name__)
+def test_kernel_equals_textbook(op: Callable[..., Any]) -> None:
+    @given(CASES[op], st.sampled_from([1, 2, 3]), st.sampled_from([4, 8, 64]))
+    def check(case: Case, thread_count: int, floats: int) -> None:
+        inputs, settings = case
+        for array in inputs:
+            if array is not None:
+                array[...] = array.astype(np.float32)  # in place: the memory layout stays
+        expected = of_textbook(op, inputs, settings)
+        check_kernel(KERNELS[op], op, inputs, settings, expected)
+        with tiny_chunks(floats, thread_count):
+            check_kernel(KERNELS[op], op, inputs, settings, expected)
+
+    check()
+
+
+@pytest.mark.parametrize("op", KERNELS, ids=lambda op: op.__name__)
+def test_the_number_of_threads_does_not_matter_to_a_single_bit(op: Callable[..., Any]) -> None:
+    @given(CASES[op])
+    def check(case: Case) -> None:
+        inputs, settings = case
+        inputs = [None if a is None else a.astype(np.float32) for a in inputs]
+        found = []
+        for thread_count in (1, 2, 3):
+            with tiny_chunks(8, thread_count):
+                found.append(results(KERNELS[op], inputs, settings))
+        for other in found[1:]:
+            for i, (a, b) in enumerate(zip(found[0], other, strict=True)):
+                assert (a is None and b is None) or np.array_equal(a, b), (op.__name__, i)
+
+    check()
+
+
+def test_a_planted_error_is_found() -> None:
+    def wrong(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Any]:
+        output, backward = KERNELS[ops.linear](x, weight, bias)
+        return output, lambda d: (backward(d)[0], backward(d)[1] * (1 + 1e-11), backward(d)[2])
+
+    inputs = rounded([normal((3, 4), 0), normal((5, 4), 1), normal((5,), 2)])
+    expected = of_textbook(ops.linear, inputs, {})
+    check_kernel(KERNELS[ops.linear], ops.linear, inputs, {}, expected)
+    with pytest.raises(AssertionError, match="gradient of argument 1"):
+        check_kernel(wrong, ops.linear, inputs, {}, expected)
+
+
+def test_gelu_in_float32_is_exact_to_6e_7_everywhere() -> None:
+    x = np.linspace(-8, 8, 400_001).astype(np.float32)
+    output, backward = KERNELS[ops.gelu](x)
+    exact = x.astype(np.float64)
+    density = np.exp(-exact * exact / 2) / np.sqrt(2 * np.pi)
+    assert np.abs(output - exact * ndtr(exact)).max() < 6e-7  # PyTorch's own: 1.1e-6
+    assert np.abs(backward(np.ones_like(x))[0] - ndtr(exact) - exact * density).max() < 6e-7
+
+
+def test_product_grid_of_many_keys() -> None:
+    """A table so tall that the keys are taken a few at a time."""
+    rows = np.random.default_rng(0).uniform(-2, 202, (2, 1, 25, 3)).round(1) + 0.05
+    columns = np.random.default_rng(1).uniform(-2, 7, (2, 1, 25, 60)).round(1) + 0.05
+    inputs = rounded([normal((2, 201, 5), 2), rows, columns])
+    op = ops.sample_product_grid
+    check_kernel(KERNELS[op], op, inputs, {}, of_textbook(op, inputs, {}))
+
+
+def test_memory_of_neighborhood_attention_is_proportional_to_pixels_and_window() -> None:
+    """Keys and values of all windows together would be 49 times the map; the scores alone are 3 times the map here."""
+    neighborhood_attention = KERNELS[ops.neighborhood_attention]
+    query, key, value = (a.astype(np.float32) for a in from_one_array((1, 56, 56, 2, 32), 0))
+    bias = np.zeros((2, 13, 13), np.float32)
+    neighborhood_attention(query, key, value, bias, kernel=7, scale=1.0)  # what is computed only once
+    tracemalloc.start()
+    try:
+        output, backward = neighborhood_attention(query, key, value, bias, kernel=7, scale=1.0)
+        kept, forward_peak = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        backward(output)
+        _, backward_peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    map_bytes, scores_bytes = output.nbytes, 56 * 56 * 2 * 49 * 4
+    assert kept < map_bytes + scores_bytes
+    assert forward_peak < 10 * map_bytes
+    assert backward_peak < 20 * map_bytes
