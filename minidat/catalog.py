@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .detection import RetinaNet, RetinaNetConfig
+from .detection import CascadeMaskRCNN, CascadeMaskRCNNConfig, MaskRCNN, MaskRCNNConfig, RetinaNet, RetinaNetConfig
 from .detection.config import RETINANET_CONFIGS
+from .detection.two_stage_config import CASCADE_MASK_RCNN_CONFIGS, MASK_RCNN_CONFIGS
 from .errors import ConfigError
 from .models import DAT, ModelConfig
 from .models.config import PUBLISHED_CONFIGS
@@ -35,6 +36,8 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "classifier": Family(DAT, ModelConfig, PUBLISHED_CONFIGS),
     "retinanet": Family(RetinaNet, RetinaNetConfig, RETINANET_CONFIGS),
+    "mask_rcnn": Family(MaskRCNN, MaskRCNNConfig, MASK_RCNN_CONFIGS),
+    "cascade_mask_rcnn": Family(CascadeMaskRCNN, CascadeMaskRCNNConfig, CASCADE_MASK_RCNN_CONFIGS),
     "upernet": Family(UperNet, UperNetConfig, UPERNET_CONFIGS),
     "semantic_fpn": Family(SemanticFPN, SemanticFPNConfig, SEMANTIC_FPN_CONFIGS),
 }

@@ -70,6 +70,7 @@ def choose_proposals(
     deltas: Sequence[np.ndarray],
     anchors: Sequence[np.ndarray],
     size: tuple[int, int],
+    context: Context,
     *,
     per_level: int,
     count: int,
@@ -89,7 +90,8 @@ def choose_proposals(
         scores.append(probabilities[has_area])
         levels.append(np.full(has_area.sum(), i))
     all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
-    kept = ops.class_nms(all_boxes, all_scores, np.concatenate(levels), threshold=PROPOSAL_IOU)[:count]
+    choose = context.choose(ops.class_nms)
+    kept = choose(all_boxes, all_scores, np.concatenate(levels), threshold=PROPOSAL_IOU)[:count]
     return all_boxes[kept], all_scores[kept]
 
 

@@ -53,7 +53,9 @@ class TwoStageDetector(Detector):
             for level, stride, base in zip(levels, self.config.strides, bases, strict=True)
         ]
 
-    def propose(self, logits: Maps, deltas: Maps, sizes: Sizes, *, per_level: int, count: int) -> list[np.ndarray]:
+    def propose(
+        self, logits: Maps, deltas: Maps, sizes: Sizes, context: Context, *, per_level: int, count: int
+    ) -> list[np.ndarray]:
         """The proposals of each image, (n, 4), best first, from the outputs of `forward`."""
         anchors = self.anchors(logits)
         return [
@@ -62,6 +64,7 @@ class TwoStageDetector(Detector):
                 [of_level[i].reshape(-1, 4) for of_level in deltas],
                 anchors,
                 size,
+                context,
                 per_level=per_level,
                 count=count,
             )[0]
@@ -90,6 +93,7 @@ class TwoStageDetector(Detector):
             logits,
             deltas,
             [size] * len(images),
+            context,
             per_level=self.config.training_proposals_per_level,
             count=self.config.training_proposals,
         )
@@ -128,21 +132,25 @@ class TwoStageDetector(Detector):
         scale_factors: Sequence[np.ndarray] | None = None,
         picture_sizes: Sizes | None = None,
     ) -> list[Detections]:
+        """See `Detector.detect`; the masks are of `picture_sizes`. Raises ShapeError for another number of sizes,
+        CheckpointError for scores that are not finite.
+        """
         context = Context()
+        images = np.asarray(images)
         sizes = image_sizes(images, sizes)
-        picture_sizes = [images.shape[1:3]] * len(images) if picture_sizes is None else picture_sizes
+        picture_sizes = image_sizes(images, picture_sizes)
         scale_factors = [np.ones(4)] * len(images) if scale_factors is None else scale_factors
         levels, _ = self.levels(images, context)
         (logits, deltas), _ = self.proposals.forward(levels, context)
         check_finite(self.config.name, *logits)
         proposals = self.propose(
-            logits, deltas, sizes, per_level=self.config.proposals_per_level, count=self.config.proposals
+            logits, deltas, sizes, context, per_level=self.config.proposals_per_level, count=self.config.proposals
         )
         found = []
         for i, (probabilities, all_boxes) in enumerate(self.classify(levels, proposals, sizes, context)):
             region, label = np.nonzero(probabilities > score_threshold)
             scores, boxes = probabilities[region, label], all_boxes[region, label]
-            best = ops.class_nms(boxes, scores, label, threshold=iou_threshold)[:limit]
+            best = context.choose(ops.class_nms)(boxes, scores, label, threshold=iou_threshold)[:limit]
             boxes, label = boxes[best], label[best]
             in_picture = boxes / scale_factors[i].astype(boxes.dtype)
             masks = np.zeros((0, *picture_sizes[i]), bool)

@@ -2,8 +2,8 @@
 
 The textbook multiplies the whole map by weights that are nearly all zero. Here the two matrices of a box are cut to the
 pixels between the first and the last that has a weight, which leaves out zeros alone, and are made for all boxes with
-the same number of samples at once. Threads share the boxes, in backward the channels, so that no two of them add to the
-same number and the result does not depend on how many there are.
+the same number of samples at once. Threads share the boxes, in backward runs of channels, so that no two of them add to
+the same number and the result does not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .. import ops
 from ..runtime.threads import parallel
 
 BOXES_GRAIN = 8  # boxes that are worth waking a thread for
-CHANNELS_GRAIN = 16  # channels, in backward
+RUN_FLOATS = 64  # channels of a pixel that a thread adds to at once, in backward
 
 
 def roi_align(
@@ -43,13 +43,14 @@ def roi_align(
         d_x = np.zeros(x.shape, x.dtype)
 
         def some_channels(start: int, stop: int) -> None:
-            part = slice(start, stop)
-            for n in range(len(boxes)):
-                d_sums = along_x[n].T @ d_output[n, :, :, part]  # (size, s, c)
-                d_crop = along_y[n].T @ d_sums.reshape(size, -1)  # (r, s c)
-                d_x[images[n], rows[n], columns[n], part] += d_crop.reshape(d_crop.shape[0], -1, stop - start)
+            for first in range(start * RUN_FLOATS, min(stop * RUN_FLOATS, channels), RUN_FLOATS):
+                part = slice(first, first + RUN_FLOATS)
+                for n in range(len(boxes)):
+                    d_sums = along_x[n].T @ d_output[n, :, :, part]  # (size, s, c)
+                    d_crop = along_y[n].T @ d_sums.reshape(size, -1)  # (r, s c)
+                    d_x[images[n], rows[n], columns[n], part] += d_crop.reshape(len(d_crop), *d_sums.shape[1:])
 
-        parallel(some_channels, channels, grain=CHANNELS_GRAIN)
+        parallel(some_channels, -(-channels // RUN_FLOATS))
         return (d_x,)
 
     return output, backward
@@ -61,8 +62,8 @@ def _weights(
     """For each box the pixels it touches on one axis, and their weights in its bins, (bins, pixels): `bin_weights`."""
     bin_sizes = (stops - starts) / bins
     counts = np.ceil(bin_sizes.astype(np.float32)).astype(int).clip(0)
-    touched: list[slice] = [slice(0, 0)] * len(starts)
-    weights: list[np.ndarray] = [np.zeros((bins, 0), dtype)] * len(starts)
+    touched = [slice(0, 1)] * len(starts)  # without a sample, the first pixel is read and counts as 0
+    weights = [np.zeros((bins, 1), dtype)] * len(starts)
     for count in np.unique(counts[counts > 0]).tolist():
         members = np.flatnonzero(counts == count)
         fractions = np.arange(bins)[:, None] + (np.arange(count) + 0.5) / count  # (bins, samples)
