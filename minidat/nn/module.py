@@ -141,7 +141,7 @@ class Module:
 
     path: str = ""  # dotted path from the model, set by the model when it is built
 
-    def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
+    def forward(self, x: np.ndarray, context: Context) -> tuple[Any, Backward]:
         raise NotImplementedError
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
