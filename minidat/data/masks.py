@@ -204,15 +204,32 @@ def mask_ious(masks: Sequence[Runs], others: Sequence[Runs], is_crowd: Sequence[
     sizes = {(runs.height, runs.width) for runs in (*masks, *others)}
     if len(sizes) > 1:
         raise ShapeError(f"masks: found the sizes {sorted(sizes)}, expected one")
-    boxes, other_boxes = (np.array([runs.box for runs in side]).reshape(-1, 4) for side in (masks, others))
-    start = np.maximum(boxes[:, np.newaxis, :2], other_boxes[:, :2])
-    stop = np.minimum(boxes[:, np.newaxis, :2] + boxes[:, np.newaxis, 2:], other_boxes[:, :2] + other_boxes[:, 2:])
-    ious = np.zeros((len(masks), len(others)))
-    for i, j in np.argwhere((start < stop).all(axis=2)).tolist():
-        mask, other = masks[i], others[j]
+    first, second = np.indices((len(masks), len(others))).reshape(2, -1)
+    return paired_mask_ious(masks, others, crowd, first, second).reshape(len(masks), len(others))
+
+
+def paired_mask_ious(
+    masks: Sequence[Runs] | np.ndarray,
+    others: Sequence[Runs] | np.ndarray,
+    is_crowd: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+) -> np.ndarray:
+    """`mask_ious` of some pairs alone: of masks[first] and others[second], (P,) integers each -> (P,) float64.
+
+    Only the two masks of a pair need to have the same size.
+    """
+    boxes = np.array([runs.box for runs in masks], np.int64).reshape(-1, 4)[first]
+    other_boxes = np.array([runs.box for runs in others], np.int64).reshape(-1, 4)[second]
+    starts = np.maximum(boxes[:, :2], other_boxes[:, :2])
+    stops = np.minimum(boxes[:, :2] + boxes[:, 2:], other_boxes[:, :2] + other_boxes[:, 2:])
+    ious = np.zeros(len(first))
+    for pair in np.flatnonzero((starts < stops).all(axis=1)).tolist():
+        mask, other = masks[first[pair]], others[second[pair]]
         overlap = mask.overlap(other)
         if overlap:
-            ious[i, j] = overlap / (mask.area if crowd[j] else mask.area + other.area - overlap)
+            union = mask.area if is_crowd[second[pair]] else mask.area + other.area - overlap
+            ious[pair] = overlap / union
     return ious
 
 
@@ -236,10 +253,10 @@ def _closed(edges: np.ndarray, size: int) -> np.ndarray:
 
 def _toggles(positions: np.ndarray, size: int) -> np.ndarray:
     """The edges of a mask that changes sides at each of these sorted positions: twice at one place is not at all."""
-    first = np.flatnonzero(np.diff(positions, prepend=-1))  # of equal positions
-    odd = np.diff(first, append=len(positions)) % 2 == 1
-    edges = positions[first[odd]]
-    return _closed(edges[edges < size], size)
+    if not (positions[1:] > positions[:-1]).all():
+        positions, counts = np.unique(positions, return_counts=True)
+        positions = positions[counts % 2 == 1]
+    return _closed(positions[: positions.searchsorted(size)], size)
 
 
 def _union(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -316,14 +333,14 @@ def _unpack(text: str | bytes) -> np.ndarray:
     """Counts from a string, (N,) int64. Raises DatasetError for what `_pack` cannot have written."""
     raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
     codes = np.frombuffer(raw, np.uint8).astype(np.int64) - CHARACTER_ZERO
-    if len(codes) and (codes.min() < 0 or codes.max() > 63):
-        raise DatasetError(f"RLE: counts: found {_shown(text)}, expected characters from '0' to 'o'")
-    ends = np.flatnonzero(codes < 32)  # of the numbers
-    if len(codes) and not (len(ends) and ends[-1] == len(codes) - 1):
-        raise DatasetError("RLE: counts: the string breaks off inside a number")
     if not len(codes):
         return codes
-    starts = np.r_[0, ends[:-1] + 1]
+    if codes.min() < 0 or codes.max() > 63:
+        raise DatasetError(f"RLE: counts: found {_shown(text)}, expected characters from '0' to 'o'")
+    if codes[-1] >= 32:
+        raise DatasetError("RLE: counts: the string breaks off inside a number")
+    ends = np.flatnonzero(codes < 32)  # of the numbers
+    starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     if lengths.max() > MAX_DIGITS:
         raise DatasetError(f"RLE: counts: found a number of {lengths.max()} characters, expected at most {MAX_DIGITS}")
