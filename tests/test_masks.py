@@ -200,9 +200,10 @@ def test_a_run_length_encoding_that_is_none(rle, message):
         ([1, 2, 3, 4, 5, 6], "polygon: found 1, expected"),
         ([["1", "2", "3", "4", "5", "6"]], "polygon: found .*, expected"),
         ([[1, 2, 3, 4, 5, float("nan")]], "expected coordinates of at most"),
+        ([[1, 2, 3, 4, 5, -(2**63)]], "expected coordinates of at most"),
         ([[1, 2, 3, 4, 5, 1e300]], "expected coordinates of at most"),
-        ([[0, 0, 1e7, 1e7, 0, 1e7]], "polygons: their boundary is .* pixels long, expected at most"),
-        ([[0, 0, 1, 1, 0, 1] * 200_000], "polygons: their boundary is"),
+        ([[0, 0, 1e7, 1e7, 0, 1e7]], "polygon: its boundary is .* pixels long, expected at most"),
+        ([[0, 0, 1, 1, 0, 1] * 200_000], "polygon: its boundary is"),
     ],
 )
 def test_polygons_that_are_none(polygons, message):

@@ -19,7 +19,7 @@ from ..errors import DatasetError, ShapeError, printable
 
 MAX_PIXELS = 1 << 27  # of a mask; a file may claim any size
 MAX_COORDINATE = 1 << 26  # of a polygon: five times it fits in COCO's 32-bit integers
-MAX_BOUNDARY = 1 << 21  # steps along the boundary of an object's polygons, five a pixel
+MAX_BOUNDARY = 1 << 21  # steps along the boundary of a polygon, five a pixel
 UPSAMPLING = 5  # of polygons before they are walked along
 CHARACTER_ZERO = 48  # "0": a character of a string holds six bits, above this code
 MAX_DIGITS = 6  # characters of a number in a string: 29 bits and a sign, more than any mask needs
@@ -82,14 +82,7 @@ class Runs:
         height, width = check_mask_size(height, width)
         if not isinstance(polygons, list | tuple) or not polygons:
             raise DatasetError(f"polygons: found {_shown(polygons)}, expected a list of at least one")
-        corners = [_corners(polygon) for polygon in polygons]
-        steps = sum(int(np.abs(np.diff(points, axis=0)).max(axis=1).sum()) + len(points) for points in corners)
-        if steps > MAX_BOUNDARY:
-            raise DatasetError(
-                f"polygons: their boundary is {steps // UPSAMPLING} pixels long, expected at most "
-                f"{MAX_BOUNDARY // UPSAMPLING}"
-            )
-        parts = [_toggles(_crossings(points, height, width), height * width) for points in corners]
+        parts = [_toggles(_crossings(_corners(polygon), height, width), height * width) for polygon in polygons]
         return cls(height, width, parts[0] if len(parts) == 1 else _union(parts))
 
     @classmethod
@@ -272,44 +265,59 @@ def _union(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def _corners(polygon: Any) -> np.ndarray:
     """The corners of a polygon on the grid of fifths of a pixel, (K + 1, 2) int64 as (x, y), the first one repeated."""
-    found = _shown(polygon)
     numbers = _array(polygon)
     if numbers is None or numbers.ndim != 1 or len(numbers) < 6 or len(numbers) % 2:
-        raise DatasetError(f"polygon: found {found}, expected [x1, y1, x2, y2, ...], at least three corners")
+        raise DatasetError(f"polygon: found {_shown(polygon)}, expected [x1, y1, x2, y2, ...], at least three corners")
+    numbers = numbers.astype(np.float64)
     if not (np.abs(numbers) <= MAX_COORDINATE).all():  # nor a NaN
-        raise DatasetError(f"polygon: found {found}, expected coordinates of at most {MAX_COORDINATE:,} pixels")
-    points = (UPSAMPLING * numbers.astype(np.float64) + 0.5).astype(np.int64).reshape(-1, 2)  # cut off towards 0
+        raise DatasetError(
+            f"polygon: found {_shown(polygon)}, expected coordinates of at most {MAX_COORDINATE:,} pixels"
+        )
+    points = (UPSAMPLING * numbers + 0.5).astype(np.int64).reshape(-1, 2)  # cut off towards 0
     return np.concatenate([points, points[:1]])
 
 
 def _crossings(points: np.ndarray, height: int, width: int) -> np.ndarray:
     """Where the boundary through these points passes the middle of a column: sorted numbers of pixels.
 
-    Each is the first pixel whose middle lies below the boundary, x height + y; y = height if there is none.
+    Each is the first pixel whose middle lies below the boundary, x height + y; y = height if there is none. Raises
+    DatasetError for a boundary that is too long.
     """
-    start, step = points[:-1], np.diff(points, axis=0)
-    length = np.abs(step).max(axis=1)  # of each side, in whole steps along its longer direction
-    side = np.repeat(np.arange(len(length)), length + 1)  # both ends included: corners come twice
-    place = np.arange(len(side)) - np.repeat(np.cumsum(length + 1) - (length + 1), length + 1)
-
-    # Each side is computed from its left or upper end, whichever way it is walked along.
+    # Each side is walked along its longer direction, computed from its left or upper end whichever way it goes.
+    step = points[1:] - points[:-1]
     is_flat = np.abs(step[:, 0]) >= np.abs(step[:, 1])
     main, minor = np.where(is_flat, step.T, step.T[::-1])
-    origin = np.where(main[:, np.newaxis] < 0, points[1:], start)
-    along, across = np.where(is_flat, origin.T, origin.T[::-1])
-    slope = minor / np.where(main == 0, 1, main)
-    place = np.where(main[side] < 0, length[side] - place, place)
-    along = along[side] + place
-    across = (across[side] + slope[side] * place + 0.5).astype(np.int64)  # cut off towards 0
-    x, y = np.where(is_flat[side], (along, across), (across, along))
+    is_backwards = main < 0
+    origin = np.where(is_backwards[:, np.newaxis], points[1:], points[:-1])
+    main_origin, minor_origin = np.where(is_flat, origin.T, origin.T[::-1])
+    length = np.abs(main)
+    slope = minor / np.maximum(length, 1) * np.where(is_backwards, -1, 1)
+    stops = np.cumsum(length + 1)  # both ends included: corners come twice
+    if stops[-1] > MAX_BOUNDARY:
+        raise DatasetError(
+            f"polygon: its boundary is {stops[-1] // UPSAMPLING} pixels long, expected at most "
+            f"{MAX_BOUNDARY // UPSAMPLING}"
+        )
+
+    side = np.repeat(np.arange(len(length)), length + 1)
+    place = np.arange(len(side)) - (stops - length - 1)[side]
+    place = np.where(is_backwards[side], length[side] - place, place)
+    across = (minor_origin[side] + slope[side] * place + 0.5).astype(np.int64)  # cut off towards 0
+    along = main_origin[side] + place
+    is_flat = is_flat[side]
+    x = np.where(is_flat, along, across)
 
     # The middle of column n lies between the fifths 5 n + 2 and 5 n + 3.
-    left = np.minimum(x[1:], x[:-1])
+    turn = (x[1:] != x[:-1]).nonzero()[0]
+    left = np.minimum(x[turn], x[turn + 1])
     column = left // UPSAMPLING
-    crosses = (x[1:] != x[:-1]) & (left % UPSAMPLING == UPSAMPLING // 2) & (column >= 0) & (column < width)
-    top = np.minimum(y[1:], y[:-1])[crosses]
-    row = np.ceil(np.clip((top + 0.5) / UPSAMPLING - 0.5, 0, height)).astype(np.int64)
-    return np.sort(column[crosses] * height + row)
+    is_middle = (left % UPSAMPLING == UPSAMPLING // 2) & (column >= 0) & (column < width)
+    turn, column = turn[is_middle], column[is_middle]
+    before, after = (np.where(is_flat[at], across[at], along[at]) for at in (turn, turn + 1))
+    row = np.ceil((np.minimum(before, after) + 0.5) / UPSAMPLING - 0.5).astype(np.int64)
+    crossings = column * height + np.minimum(np.maximum(row, 0), height)
+    crossings.sort()
+    return crossings
 
 
 # --- strings of counts ------------------------------------------------------------------------------------------------
