@@ -311,7 +311,7 @@ def test_data_of_another_form(path, value, message):
         (("images", 0, "height"), 0, r"images\[0\]: height: found 0, expected a whole number of at least 1"),
         (("images", 0, "width"), 10**9, r"images\[0\]: size: found 100 x 1000000000 pixels, expected at most"),
         (("annotations", 0, "segmentation"), [], r"annotations\[0\]: segmentation: polygons: found \[\]"),
-        (("results", 0, "segmentation", "size"), [50, 200], r"results\[0\]: segmentation: RLE: size: found 50 x 200"),
+        (("results", 0, "segmentation", "size"), [50, 200], r"results\[0\]: segmentation: mask: found 50 x 200"),
         (("results", 0, "segmentation"), None, r"results\[0\]: segmentation: polygons: found None"),
     ],
 )

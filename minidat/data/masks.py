@@ -87,17 +87,20 @@ class Runs:
 
     @classmethod
     def from_segmentation(cls, segmentation: Any, height: int, width: int) -> Runs:
-        """From what an annotation's 'segmentation' holds, polygons or RLE, for a picture of this size.
+        """From polygons, RLE (what an annotation's 'segmentation' holds) or a mask (H, W), for a picture of this size.
 
-        Raises DatasetError for anything else, and for an RLE of another size.
+        Raises DatasetError for anything else and for another size, ShapeError for an array that is no mask.
         """
-        if not isinstance(segmentation, Mapping):
+        if isinstance(segmentation, Mapping):
+            runs = cls.from_rle(segmentation)
+        elif isinstance(segmentation, np.ndarray):
+            runs = cls.from_mask(segmentation)
+        else:
             return cls.from_polygons(segmentation, height, width)
-        runs = cls.from_rle(segmentation)
         if (runs.height, runs.width) != (height, width):
             raise DatasetError(
-                f"RLE: size: found {runs.height} x {runs.width}, expected the picture's {height} x {width} "
-                "(height x width)"
+                f"mask: found {runs.height} x {runs.width} pixels (height x width), expected the picture's "
+                f"{height} x {width}"
             )
         return runs
 
@@ -178,9 +181,9 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: in
 
 
 def segmentation_to_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """The mask of an annotation's 'segmentation', be it polygons or RLE, (H, W) of bool.
+    """The mask of an annotation's 'segmentation', be it polygons, RLE or already a mask: (H, W) of bool.
 
-    Raises DatasetError for anything else, and for an RLE of another size.
+    Raises DatasetError for anything else and for another size, ShapeError for an array that is no mask.
     """
     return Runs.from_segmentation(segmentation, height, width).to_mask()
 
