@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -336,6 +337,20 @@ def test_layouts_that_are_none(tmp_path: Path, make: Make) -> None:
     (tmp_path / "text.zip").write_bytes(b"no zip")
     with pytest.raises(DatasetError, match=r"text.zip: not a data set that can be read"):
         DetectionDataset(tmp_path / "text.zip")
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    """Opening it would wait for somebody to write to it."""
+    os.mkfifo(tmp_path / "pipe.json")
+    path = make_folder(tmp_path / "data", files(document()))
+    with pytest.raises(DatasetError, match=r"pipe.json: cannot be read: not a regular file; expected a file"):
+        DetectionDataset(path, annotations=tmp_path / "pipe.json")
+    (path / "annotations" / "instances_val.json").unlink()
+    os.mkfifo(path / "annotations" / "instances_val.json")
+    with pytest.raises(DatasetError, match="found no annotations"):
+        DetectionDataset(path)
+    with pytest.raises(DatasetError, match="cannot be read: embedded null byte; expected a file"):
+        DetectionDataset(path, annotations="a\0b")
 
 
 # --- fuzzing ----------------------------------------------------------------------------------------------------------

@@ -58,12 +58,15 @@ class FileTree(ABC):
 
 
 def read_file(path: str | os.PathLike[str], *, most: int) -> bytes:
-    """The content of a file. Raises DatasetError for one that cannot be read or has more than `most` bytes."""
+    """The content of a regular file. Raises DatasetError for another, or of more than `most` bytes."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would wait for somebody to write to it
+            raise OSError(0, "not a regular file")
         with open(path, "rb") as file:
             content = file.read(most + 1)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}; expected a file") from None
+    except (OSError, ValueError) as error:  # the latter for a path that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{path}: cannot be read: {reason}; expected a file") from None
     if len(content) > most:
         raise DatasetError(f"{path}: has more than {most:,} bytes, expected at most as many")
     return content
@@ -106,7 +109,7 @@ class _Folder(FileTree):
             try:
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        if not _is_hidden(entry.name):
+                        if not _is_hidden(entry.name) and (entry.is_dir() or entry.is_file()):
                             (folders if entry.is_dir() else files).add(entry.name)
             except OSError as error:
                 raise DatasetError(f"{folder}: cannot be read: {error.strerror}; expected a folder") from None
