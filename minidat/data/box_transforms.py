@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .dense_preprocessing import scale_factor
+from .masks import decode_rle
 from .resizing import resize_bilinear, resize_nearest
 from .targets import BoxTargets
 
@@ -60,8 +61,6 @@ def _moved(
     masks: list[Any] | None, move: Callable[[np.ndarray], np.ndarray], cut: Callable[[np.ndarray], np.ndarray]
 ) -> list[Any] | None:
     """Masks after `move` of the corners (K, 2), (x, y) each, of their polygons, or `cut` of their pixels (H, W)."""
-    from .masks import decode_rle
-
     if masks is None:
         return None
     moved: list[Any] = []
