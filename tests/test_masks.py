@@ -200,9 +200,10 @@ def test_a_run_length_encoding_that_is_none(rle, message):
         ([1, 2, 3, 4, 5, 6], "polygon: found 1, expected"),
         ([["1", "2", "3", "4", "5", "6"]], "polygon: found .*, expected"),
         ([[1, 2, 3, 4, 5, float("nan")]], "expected coordinates of at most"),
+        ([[1, 2, 3, 4, 5, -(2**63)]], "expected coordinates of at most"),
         ([[1, 2, 3, 4, 5, 1e300]], "expected coordinates of at most"),
-        ([[0, 0, 1e7, 1e7, 0, 1e7]], "polygons: their boundary is .* pixels long, expected at most"),
-        ([[0, 0, 1, 1, 0, 1] * 200_000], "polygons: their boundary is"),
+        ([[0, 0, 1e7, 1e7, 0, 1e7]], "polygon: its boundary is .* pixels long, expected at most"),
+        ([[0, 0, 1, 1, 0, 1] * 200_000], "polygon: its boundary is"),
     ],
 )
 def test_polygons_that_are_none(polygons, message):
@@ -211,10 +212,13 @@ def test_polygons_that_are_none(polygons, message):
     assert "\n" not in str(caught.value)
 
 
-def test_an_encoding_of_another_size():
-    with pytest.raises(DatasetError, match=r"RLE: size: found 2 x 3, expected the picture's 3 x 2 \(height x width\)"):
-        segmentation_to_mask(encode_rle(np.ones((2, 3), bool)), 3, 2)
-    assert segmentation_to_mask(encode_rle(np.ones((2, 3), bool)), 2, 3).all()
+@pytest.mark.parametrize("mask", [np.eye(2, 3) > 0, encode_rle(np.eye(2, 3) > 0)])
+def test_a_mask_of_another_size(mask):
+    np.testing.assert_array_equal(segmentation_to_mask(mask, 2, 3), np.eye(2, 3) > 0)
+    with pytest.raises(
+        DatasetError, match=r"^mask: found 2 x 3 pixels \(height x width\), expected the picture's 3 x 2$"
+    ):
+        segmentation_to_mask(mask, 3, 2)
 
 
 VALUES = st.recursive(

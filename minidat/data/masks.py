@@ -19,7 +19,7 @@ from ..errors import DatasetError, ShapeError, printable
 
 MAX_PIXELS = 1 << 27  # of a mask; a file may claim any size
 MAX_COORDINATE = 1 << 26  # of a polygon: five times it fits in COCO's 32-bit integers
-MAX_BOUNDARY = 1 << 21  # steps along the boundary of an object's polygons, five a pixel
+MAX_BOUNDARY = 1 << 21  # steps along the boundary of a polygon, five a pixel
 UPSAMPLING = 5  # of polygons before they are walked along
 CHARACTER_ZERO = 48  # "0": a character of a string holds six bits, above this code
 MAX_DIGITS = 6  # characters of a number in a string: 29 bits and a sign, more than any mask needs
@@ -82,29 +82,25 @@ class Runs:
         height, width = check_mask_size(height, width)
         if not isinstance(polygons, list | tuple) or not polygons:
             raise DatasetError(f"polygons: found {_shown(polygons)}, expected a list of at least one")
-        corners = [_corners(polygon) for polygon in polygons]
-        steps = sum(int(np.abs(np.diff(points, axis=0)).max(axis=1).sum()) + len(points) for points in corners)
-        if steps > MAX_BOUNDARY:
-            raise DatasetError(
-                f"polygons: their boundary is {steps // UPSAMPLING} pixels long, expected at most "
-                f"{MAX_BOUNDARY // UPSAMPLING}"
-            )
-        parts = [_toggles(_crossings(points, height, width), height * width) for points in corners]
+        parts = [_toggles(_crossings(_corners(polygon), height, width), height * width) for polygon in polygons]
         return cls(height, width, parts[0] if len(parts) == 1 else _union(parts))
 
     @classmethod
     def from_segmentation(cls, segmentation: Any, height: int, width: int) -> Runs:
-        """From what an annotation's 'segmentation' holds, polygons or RLE, for a picture of this size.
+        """From polygons, RLE (what an annotation's 'segmentation' holds) or a mask (H, W), for a picture of this size.
 
-        Raises DatasetError for anything else, and for an RLE of another size.
+        Raises DatasetError for anything else and for another size, ShapeError for an array that is no mask.
         """
-        if not isinstance(segmentation, Mapping):
+        if isinstance(segmentation, Mapping):
+            runs = cls.from_rle(segmentation)
+        elif isinstance(segmentation, np.ndarray):
+            runs = cls.from_mask(segmentation)
+        else:
             return cls.from_polygons(segmentation, height, width)
-        runs = cls.from_rle(segmentation)
         if (runs.height, runs.width) != (height, width):
             raise DatasetError(
-                f"RLE: size: found {runs.height} x {runs.width}, expected the picture's {height} x {width} "
-                "(height x width)"
+                f"mask: found {runs.height} x {runs.width} pixels (height x width), expected the picture's "
+                f"{height} x {width}"
             )
         return runs
 
@@ -185,9 +181,9 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: in
 
 
 def segmentation_to_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """The mask of an annotation's 'segmentation', be it polygons or RLE, (H, W) of bool.
+    """The mask of an annotation's 'segmentation', be it polygons, RLE or already a mask: (H, W) of bool.
 
-    Raises DatasetError for anything else, and for an RLE of another size.
+    Raises DatasetError for anything else and for another size, ShapeError for an array that is no mask.
     """
     return Runs.from_segmentation(segmentation, height, width).to_mask()
 
@@ -204,15 +200,32 @@ def mask_ious(masks: Sequence[Runs], others: Sequence[Runs], is_crowd: Sequence[
     sizes = {(runs.height, runs.width) for runs in (*masks, *others)}
     if len(sizes) > 1:
         raise ShapeError(f"masks: found the sizes {sorted(sizes)}, expected one")
-    boxes, other_boxes = (np.array([runs.box for runs in side]).reshape(-1, 4) for side in (masks, others))
-    start = np.maximum(boxes[:, np.newaxis, :2], other_boxes[:, :2])
-    stop = np.minimum(boxes[:, np.newaxis, :2] + boxes[:, np.newaxis, 2:], other_boxes[:, :2] + other_boxes[:, 2:])
-    ious = np.zeros((len(masks), len(others)))
-    for i, j in np.argwhere((start < stop).all(axis=2)).tolist():
-        mask, other = masks[i], others[j]
+    first, second = np.indices((len(masks), len(others))).reshape(2, -1)
+    return paired_mask_ious(masks, others, crowd, first, second).reshape(len(masks), len(others))
+
+
+def paired_mask_ious(
+    masks: Sequence[Runs] | np.ndarray,
+    others: Sequence[Runs] | np.ndarray,
+    is_crowd: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+) -> np.ndarray:
+    """`mask_ious` of some pairs alone: of masks[first] and others[second], (P,) integers each -> (P,) float64.
+
+    Only the two masks of a pair need to have the same size.
+    """
+    boxes = np.array([runs.box for runs in masks], np.int64).reshape(-1, 4)[first]
+    other_boxes = np.array([runs.box for runs in others], np.int64).reshape(-1, 4)[second]
+    starts = np.maximum(boxes[:, :2], other_boxes[:, :2])
+    stops = np.minimum(boxes[:, :2] + boxes[:, 2:], other_boxes[:, :2] + other_boxes[:, 2:])
+    ious = np.zeros(len(first))
+    for pair in np.flatnonzero((starts < stops).all(axis=1)).tolist():
+        mask, other = masks[first[pair]], others[second[pair]]
         overlap = mask.overlap(other)
         if overlap:
-            ious[i, j] = overlap / (mask.area if crowd[j] else mask.area + other.area - overlap)
+            union = mask.area if is_crowd[second[pair]] else mask.area + other.area - overlap
+            ious[pair] = overlap / union
     return ious
 
 
@@ -236,10 +249,10 @@ def _closed(edges: np.ndarray, size: int) -> np.ndarray:
 
 def _toggles(positions: np.ndarray, size: int) -> np.ndarray:
     """The edges of a mask that changes sides at each of these sorted positions: twice at one place is not at all."""
-    first = np.flatnonzero(np.diff(positions, prepend=-1))  # of equal positions
-    odd = np.diff(first, append=len(positions)) % 2 == 1
-    edges = positions[first[odd]]
-    return _closed(edges[edges < size], size)
+    if not (positions[1:] > positions[:-1]).all():
+        positions, counts = np.unique(positions, return_counts=True)
+        positions = positions[counts % 2 == 1]
+    return _closed(positions[: positions.searchsorted(size)], size)
 
 
 def _union(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -255,44 +268,59 @@ def _union(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def _corners(polygon: Any) -> np.ndarray:
     """The corners of a polygon on the grid of fifths of a pixel, (K + 1, 2) int64 as (x, y), the first one repeated."""
-    found = _shown(polygon)
     numbers = _array(polygon)
     if numbers is None or numbers.ndim != 1 or len(numbers) < 6 or len(numbers) % 2:
-        raise DatasetError(f"polygon: found {found}, expected [x1, y1, x2, y2, ...], at least three corners")
+        raise DatasetError(f"polygon: found {_shown(polygon)}, expected [x1, y1, x2, y2, ...], at least three corners")
+    numbers = numbers.astype(np.float64)
     if not (np.abs(numbers) <= MAX_COORDINATE).all():  # nor a NaN
-        raise DatasetError(f"polygon: found {found}, expected coordinates of at most {MAX_COORDINATE:,} pixels")
-    points = (UPSAMPLING * numbers.astype(np.float64) + 0.5).astype(np.int64).reshape(-1, 2)  # cut off towards 0
+        raise DatasetError(
+            f"polygon: found {_shown(polygon)}, expected coordinates of at most {MAX_COORDINATE:,} pixels"
+        )
+    points = (UPSAMPLING * numbers + 0.5).astype(np.int64).reshape(-1, 2)  # cut off towards 0
     return np.concatenate([points, points[:1]])
 
 
 def _crossings(points: np.ndarray, height: int, width: int) -> np.ndarray:
     """Where the boundary through these points passes the middle of a column: sorted numbers of pixels.
 
-    Each is the first pixel whose middle lies below the boundary, x height + y; y = height if there is none.
+    Each is the first pixel whose middle lies below the boundary, x height + y; y = height if there is none. Raises
+    DatasetError for a boundary that is too long.
     """
-    start, step = points[:-1], np.diff(points, axis=0)
-    length = np.abs(step).max(axis=1)  # of each side, in whole steps along its longer direction
-    side = np.repeat(np.arange(len(length)), length + 1)  # both ends included: corners come twice
-    place = np.arange(len(side)) - np.repeat(np.cumsum(length + 1) - (length + 1), length + 1)
-
-    # Each side is computed from its left or upper end, whichever way it is walked along.
+    # Each side is walked along its longer direction, computed from its left or upper end whichever way it goes.
+    step = points[1:] - points[:-1]
     is_flat = np.abs(step[:, 0]) >= np.abs(step[:, 1])
     main, minor = np.where(is_flat, step.T, step.T[::-1])
-    origin = np.where(main[:, np.newaxis] < 0, points[1:], start)
-    along, across = np.where(is_flat, origin.T, origin.T[::-1])
-    slope = minor / np.where(main == 0, 1, main)
-    place = np.where(main[side] < 0, length[side] - place, place)
-    along = along[side] + place
-    across = (across[side] + slope[side] * place + 0.5).astype(np.int64)  # cut off towards 0
-    x, y = np.where(is_flat[side], (along, across), (across, along))
+    is_backwards = main < 0
+    origin = np.where(is_backwards[:, np.newaxis], points[1:], points[:-1])
+    main_origin, minor_origin = np.where(is_flat, origin.T, origin.T[::-1])
+    length = np.abs(main)
+    slope = minor / np.maximum(length, 1) * np.where(is_backwards, -1, 1)
+    stops = np.cumsum(length + 1)  # both ends included: corners come twice
+    if stops[-1] > MAX_BOUNDARY:
+        raise DatasetError(
+            f"polygon: its boundary is {stops[-1] // UPSAMPLING} pixels long, expected at most "
+            f"{MAX_BOUNDARY // UPSAMPLING}"
+        )
+
+    side = np.repeat(np.arange(len(length)), length + 1)
+    place = np.arange(len(side)) - (stops - length - 1)[side]
+    place = np.where(is_backwards[side], length[side] - place, place)
+    across = (minor_origin[side] + slope[side] * place + 0.5).astype(np.int64)  # cut off towards 0
+    along = main_origin[side] + place
+    is_flat = is_flat[side]
+    x = np.where(is_flat, along, across)
 
     # The middle of column n lies between the fifths 5 n + 2 and 5 n + 3.
-    left = np.minimum(x[1:], x[:-1])
+    turn = (x[1:] != x[:-1]).nonzero()[0]
+    left = np.minimum(x[turn], x[turn + 1])
     column = left // UPSAMPLING
-    crosses = (x[1:] != x[:-1]) & (left % UPSAMPLING == UPSAMPLING // 2) & (column >= 0) & (column < width)
-    top = np.minimum(y[1:], y[:-1])[crosses]
-    row = np.ceil(np.clip((top + 0.5) / UPSAMPLING - 0.5, 0, height)).astype(np.int64)
-    return np.sort(column[crosses] * height + row)
+    is_middle = (left % UPSAMPLING == UPSAMPLING // 2) & (column >= 0) & (column < width)
+    turn, column = turn[is_middle], column[is_middle]
+    before, after = (np.where(is_flat[at], across[at], along[at]) for at in (turn, turn + 1))
+    row = np.ceil((np.minimum(before, after) + 0.5) / UPSAMPLING - 0.5).astype(np.int64)
+    crossings = column * height + np.minimum(np.maximum(row, 0), height)
+    crossings.sort()
+    return crossings
 
 
 # --- strings of counts ------------------------------------------------------------------------------------------------
@@ -316,14 +344,14 @@ def _unpack(text: str | bytes) -> np.ndarray:
     """Counts from a string, (N,) int64. Raises DatasetError for what `_pack` cannot have written."""
     raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
     codes = np.frombuffer(raw, np.uint8).astype(np.int64) - CHARACTER_ZERO
-    if len(codes) and (codes.min() < 0 or codes.max() > 63):
-        raise DatasetError(f"RLE: counts: found {_shown(text)}, expected characters from '0' to 'o'")
-    ends = np.flatnonzero(codes < 32)  # of the numbers
-    if len(codes) and not (len(ends) and ends[-1] == len(codes) - 1):
-        raise DatasetError("RLE: counts: the string breaks off inside a number")
     if not len(codes):
         return codes
-    starts = np.r_[0, ends[:-1] + 1]
+    if codes.min() < 0 or codes.max() > 63:
+        raise DatasetError(f"RLE: counts: found {_shown(text)}, expected characters from '0' to 'o'")
+    if codes[-1] >= 32:
+        raise DatasetError("RLE: counts: the string breaks off inside a number")
+    ends = np.flatnonzero(codes < 32)  # of the numbers
+    starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     if lengths.max() > MAX_DIGITS:
         raise DatasetError(f"RLE: counts: found a number of {lengths.max()} characters, expected at most {MAX_DIGITS}")
