@@ -7,39 +7,44 @@ config alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .detection import CascadeMaskRCNN, CascadeMaskRCNNConfig, MaskRCNN, MaskRCNNConfig, RetinaNet, RetinaNetConfig
+from .detection.complexity import retinanet_parts, two_stage_parts
 from .detection.config import RETINANET_CONFIGS
 from .detection.two_stage_config import CASCADE_MASK_RCNN_CONFIGS, MASK_RCNN_CONFIGS
 from .errors import ConfigError
 from .models import DAT, ModelConfig
+from .models.complexity import Part, classifier_parts
 from .models.config import PUBLISHED_CONFIGS
 from .models.dat import build
 from .segmentation import SemanticFPN, SemanticFPNConfig, UperNet, UperNetConfig
+from .segmentation.complexity import semantic_fpn_parts, upernet_parts
 from .segmentation.config import SEMANTIC_FPN_CONFIGS, UPERNET_CONFIGS
 
 
 @dataclass(frozen=True)
 class Family:
-    """network: a class called with a config; config: that config's class; published: configs by name."""
+    """network: a class called with a config; config: that config's class; published: configs by name; parts: called
+    with a network and the size of an image, gives its parts by name (see `minidat.models.complexity`)."""
 
     network: Any
     config: Any
     published: Mapping[str, Any]
+    parts: Callable[[Any, tuple[int, int]], dict[str, Part]]
 
 
 FAMILIES: dict[str, Family] = {
-    "classifier": Family(DAT, ModelConfig, PUBLISHED_CONFIGS),
-    "retinanet": Family(RetinaNet, RetinaNetConfig, RETINANET_CONFIGS),
-    "mask_rcnn": Family(MaskRCNN, MaskRCNNConfig, MASK_RCNN_CONFIGS),
-    "cascade_mask_rcnn": Family(CascadeMaskRCNN, CascadeMaskRCNNConfig, CASCADE_MASK_RCNN_CONFIGS),
-    "upernet": Family(UperNet, UperNetConfig, UPERNET_CONFIGS),
-    "semantic_fpn": Family(SemanticFPN, SemanticFPNConfig, SEMANTIC_FPN_CONFIGS),
+    "classifier": Family(DAT, ModelConfig, PUBLISHED_CONFIGS, classifier_parts),
+    "retinanet": Family(RetinaNet, RetinaNetConfig, RETINANET_CONFIGS, retinanet_parts),
+    "mask_rcnn": Family(MaskRCNN, MaskRCNNConfig, MASK_RCNN_CONFIGS, two_stage_parts),
+    "cascade_mask_rcnn": Family(CascadeMaskRCNN, CascadeMaskRCNNConfig, CASCADE_MASK_RCNN_CONFIGS, two_stage_parts),
+    "upernet": Family(UperNet, UperNetConfig, UPERNET_CONFIGS, upernet_parts),
+    "semantic_fpn": Family(SemanticFPN, SemanticFPNConfig, SEMANTIC_FPN_CONFIGS, semantic_fpn_parts),
 }
 
 
