@@ -27,6 +27,10 @@ class CascadeMaskRCNN(TwoStageDetector):
         self.stages = [RegionStage(config, settings) for settings in config.stages]
         self.set_paths()
 
+    @property
+    def region_stages(self) -> list[RegionStage]:
+        return self.stages
+
     def regions_loss(
         self,
         levels: Maps,

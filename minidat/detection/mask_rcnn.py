@@ -24,6 +24,10 @@ class MaskRCNN(TwoStageDetector):
         self.regions = RegionStage(config, settings)
         self.set_paths()
 
+    @property
+    def region_stages(self) -> list[RegionStage]:
+        return [self.regions]
+
     def regions_loss(
         self,
         levels: Maps,

@@ -16,7 +16,7 @@ from .detections import Detections, check_finite
 from .detector import IOU_THRESHOLD, LIMIT, SCORE_THRESHOLD, Detector, Sizes, check_targets, image_sizes
 from .mask_head import as_bitmap, paste_masks
 from .proposals import RegionProposals, choose_proposals, proposal_loss
-from .region_stage import add_maps
+from .region_stage import RegionStage, add_maps
 from .two_stage_config import TwoStageConfig
 
 
@@ -104,6 +104,11 @@ class TwoStageDetector(Detector):
             return levels_backward(add_maps(d_levels, regions_backward()))
 
         return losses | region_losses, backward if context.gradients else None  # type: ignore[return-value]
+
+    @property
+    def region_stages(self) -> list[RegionStage]:
+        """The region heads, in the order in which they look at the regions."""
+        raise NotImplementedError
 
     def regions_loss(
         self,
