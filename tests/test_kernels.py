@@ -31,6 +31,7 @@ from .test_neighborhood import from_one_array
 from .test_normalization import layer_norm_arrays
 from .test_roi_align import roi_cases
 from .test_sampling import product_grid_cases, sampling_cases
+from .test_transposed_convolution import transposed_cases
 from .test_windows import windowed_maps
 
 EPSILON = 2e-6  # 17 float32 roundings, relative to the largest number or 1; GELU's polynomial needs 6e-7
@@ -105,6 +106,7 @@ CASES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
     ops.residual: residuals(),
     ops.roi_align: roi_cases(),
     ops.sample_product_grid: product_grid_cases().map(lambda inputs: (inputs, {})),
+    ops.transposed_conv2d: transposed_cases(),
     ops.window_partition: windowed_maps().map(lambda case: ([case[0]], {"window": case[1]})),
     ops.window_reverse: reversals(),
 }

@@ -26,6 +26,7 @@ from .nms import class_nms, nms
 from .residual import residual
 from .roi_align import roi_align
 from .sample_product_grid import sample_product_grid
+from .transposed_conv2d import transposed_conv2d
 from .windows import cyclic_shift, window_partition, window_reverse
 
 KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -46,6 +47,7 @@ KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.residual: residual,
     ops.roi_align: roi_align,
     ops.sample_product_grid: sample_product_grid,
+    ops.transposed_conv2d: transposed_conv2d,
     ops.window_partition: window_partition,
     ops.window_reverse: window_reverse,
 }
