@@ -216,7 +216,9 @@ def test_the_gradient_of_the_loss() -> None:
 
 
 def test_losses_of_a_batch_are_averaged_over_its_positive_anchors() -> None:
+    """An image without any counts as one with one."""
     model, (images, targets) = small_model(), generated_pictures(3)
+    targets[1] = minidat.BoxTargets(np.zeros((0, 4)), np.zeros(0, int))
     anchors = np.concatenate(model.anchors(model.forward(images, Context())[0][0]))
     counts = [max(1, int(model._goals(anchors, target)[2].sum())) for target in targets]
     together, _ = model.loss(images, targets, Context())
@@ -269,7 +271,7 @@ def test_detect_refuses_what_cannot_be() -> None:
     model = minidat.create_model(small_retinanet(), seed=0)
     picture = np.zeros((8, 9, 3), np.uint8)
     for wrong in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ConfigError, match="threshold: found .*, expected 0 to 1"):
+        with pytest.raises(ConfigError, match=r"threshold: found .*, expected 0 to 1"):
             minidat.detect(model, picture, threshold=wrong)
     with pytest.raises(ShapeError, match="image: found shape"):
         minidat.detect(model, picture[..., :2])
