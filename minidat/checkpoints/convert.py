@@ -208,7 +208,7 @@ def convert_state_dict(authors_state: Mapping[str, np.ndarray]) -> dict[str, np.
 
     1x1 convolutions lose their two last axes, dtypes stay, buffers are dropped but for running statistics, and a
     `module.` before every name (left by PyTorch's data-parallel wrapper) is taken off. The authors call two kinds of
-    bias `rpe_table`: `is_fixed_table` tells them apart. A state dict with a `backbone.` is a detector's or a segmentor's.
+    bias `rpe_table`: `is_fixed_table` tells them apart. A `backbone.` means a detector or a segmentor.
     Raises CheckpointError listing every name that is none of the authors', or that occurs twice.
     """
     state = without_wrapper(authors_state)

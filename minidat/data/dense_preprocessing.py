@@ -73,9 +73,9 @@ def normalize_pixels(image: np.ndarray) -> np.ndarray:
 
 
 def scale_factor(size: tuple[int, int], new_size: tuple[int, int]) -> np.ndarray:
-    """What boxes (x1, y1, x2, y2) are multiplied by if a picture of (height, width) `size` gets `new_size`: (4,) float32.
+    """What boxes (x1, y1, x2, y2) are multiplied by if a picture of `size`, (height, width), gets `new_size`.
 
-    Rounding the sides makes the factors of x and y differ a little.
+    (4,) float32. Rounding the sides makes the factors of x and y differ a little.
     """
     y, x = (new / old for new, old in zip(new_size, size, strict=True))
     return np.array((x, y, x, y), np.float32)

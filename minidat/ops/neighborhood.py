@@ -37,7 +37,8 @@ def neighborhood_attention(
         d_queries, d_near_keys, d_near_values, d_near_bias = attention_backward(d_output.reshape(queries.shape))  # 2
         d_key, d_value = _scatter(d_near_keys, tokens, key.shape), _scatter(d_near_values, tokens, key.shape)  # 1
         d_bias = np.zeros_like(bias)
-        np.add.at(d_bias, (slice(None), *_table_entries(tokens, width, kernel)), d_near_bias[..., 0].swapaxes(0, 1))
+        entries: Any = (slice(None), *_table_entries(tokens, width, kernel))
+        np.add.at(d_bias, entries, d_near_bias[..., 0].swapaxes(0, 1))
         return d_queries.reshape(query.shape), d_key, d_value, d_bias
 
     return mixed.reshape(query.shape), backward
@@ -50,8 +51,8 @@ def _gather(x: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 def _scatter(d_near: np.ndarray, tokens: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The transpose of `_gather`: a key's gradient is the sum over all queries that see it."""
-    d_x = np.zeros(shape, d_near.dtype)
-    np.add.at(d_x, (slice(None), tokens[..., 0], tokens[..., 1]), d_near.swapaxes(2, 3))
+    d_x, places = np.zeros(shape, d_near.dtype), (slice(None), tokens[..., 0], tokens[..., 1])
+    np.add.at(d_x, places, d_near.swapaxes(2, 3))  # type: ignore[arg-type]  # an index as any other
     return d_x
 
 

@@ -60,7 +60,7 @@ def sampling_points(offsets: np.ndarray, *, rule: str, range_factor: float | Non
 
     if range_factor is not None:
         cells = np.array([height, width], offsets.dtype) - (rule == "dat++")
-        reach = np.divide(range_factor, cells, out=np.zeros_like(cells), where=cells > 0)
+        reach = np.where(cells > 0, range_factor / np.maximum(cells, 1), 0).astype(offsets.dtype)
         squashed = np.tanh(offsets)
         return reference + squashed * reach, lambda d_positions: (d_positions * reach * (1 - squashed**2),)
     moved = reference + offsets
