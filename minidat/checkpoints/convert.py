@@ -115,6 +115,14 @@ HEADS: dict[str, Section] = {
             ("fpn_convs.{n}.conv.*", "outputs.{n}.*", ""),
         ),
     ),
+    "RetinaNet": (
+        "bbox_head.", "head.", (
+            ("cls_convs.{n}.conv.*", "classes.convs.{n}.*", ""),
+            ("retina_cls.*", "classes.output.*", ""),
+            ("reg_convs.{n}.conv.*", "boxes.convs.{n}.*", ""),
+            ("retina_reg.*", "boxes.output.*", ""),
+        ),
+    ),
     "UperNet and Semantic FPN": (
         "decode_head.", "decode_head.", (
             *_conv_norm("psp_modules.{n}.1", "pyramid_pooling.branches.{n}"),

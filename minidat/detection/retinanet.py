@@ -169,8 +169,9 @@ class RetinaNet(Detector):
         positive = assigned >= 0
         labels = np.full(len(anchors), config.num_classes)
         labels[positive] = target.labels[assigned[positive]]
-        deltas, _ = ops.encode_boxes(target.boxes[assigned[positive]], anchors=anchors[positive])
-        return labels, (assigned != IGNORED).astype(np.float32), positive, deltas.astype(np.float32)
+        objects = target.boxes[assigned[positive]].astype(np.float32)
+        deltas, _ = ops.encode_boxes(objects, anchors=anchors[positive])
+        return labels, (assigned != IGNORED).astype(np.float32), positive, deltas
 
     def detect(
         self,
