@@ -23,6 +23,7 @@ from .local_perception import local_perception
 from .mlp import convolutional_mlp, mlp
 from .neighborhood_attention import neighborhood_attention
 from .residual import residual
+from .resize import resize
 from .sample_product_grid import sample_product_grid
 from .windows import cyclic_shift, window_partition, window_reverse
 
@@ -40,6 +41,7 @@ KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.mlp: mlp,
     ops.neighborhood_attention: neighborhood_attention,
     ops.residual: residual,
+    ops.resize: resize,
     ops.sample_product_grid: sample_product_grid,
     ops.window_partition: window_partition,
     ops.window_reverse: window_reverse,
