@@ -1,4 +1,4 @@
-"""One call of a student's function, as the judge sees it: a question to the solution's process, and what is in the reply.
+"""One call of a student's function, as the judge sees it: a question to the solution's process, and its reply.
 
 The reply may be forged: the solution can write whatever it likes into its own process. So it holds no verdict, only
 numbers, and everything in it is checked for its form.
@@ -23,7 +23,7 @@ Ask = Callable[[Message], Message]  # a solution's process: question -> reply, o
 
 
 class SolutionError(Exception):
-    """The solution's process gives no answers: it has ended, is too slow, or writes what is none. line: where it was."""
+    """The solution's process gives no answer: it has ended, is too slow, or writes what is none. line: where it is."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
@@ -60,9 +60,7 @@ class Attempt:
 
 def load(ask: Ask, file: str, source: bytes, functions: Sequence[str]) -> Loaded:
     """Have the file executed, with `source` in it. Raises SolutionError."""
-    reply = ask(
-        {"ask": "load", "file": file, "source": np.frombuffer(source, np.uint8), "functions": list(functions)}
-    )
+    reply = ask({"ask": "load", "file": file, "source": np.frombuffer(source, np.uint8), "functions": list(functions)})
     problem = reply.get("problem")
     found, own = (_names(reply.get(name)) for name in ("found", "own"))
     return Loaded(None if problem is None else _text(problem), found, own, _text(reply.get("printed")))

@@ -50,6 +50,16 @@ def check_names(function: Function) -> list[str]:
     return [*function.quantities, *([DERIVATIVE] if function.gradients else []), UNCHANGED]
 
 
+def right_answers(function: Function, case: Case) -> dict[str, np.ndarray]:
+    """What the reference gives, by quantity."""
+    reference = function.reference(*case.arrays.values(), **case.settings)
+    output, backward = reference if function.gradients else (reference, None)
+    outputs = output if len(function.outputs) > 1 else (output,)
+    gradients = () if backward is None else backward(case.d_output)
+    arrays = [np.asarray(array) for array in (*outputs, *gradients)]
+    return dict(zip(function.quantities, arrays, strict=True))
+
+
 class Checker:
     """Checks a solution that is asked by `ask`. `on_case` is told each case before it is run."""
 
@@ -82,13 +92,7 @@ class Checker:
 
     def run(self, case: Case) -> Run:
         self.on_case(f"{self.function.name} with {shapes(case)}")
-        reference = self.function.reference(*case.arrays.values(), **case.settings)
-        output, backward = reference if self.function.gradients else (reference, None)
-        outputs = output if len(self.function.outputs) > 1 else (output,)
-        gradients = () if backward is None else backward(case.d_output)
-        arrays = [np.asarray(array) for array in (*outputs, *gradients)]
-        expected = dict(zip(self.function.quantities, arrays, strict=True))
-        return Run(case, expected, attempt(self.ask, self.function, case))
+        return Run(case, right_answers(self.function, case), attempt(self.ask, self.function, case))
 
     # --- finite differences -------------------------------------------------------------------------------------------
 

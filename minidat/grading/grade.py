@@ -123,7 +123,9 @@ def _read(path: str | os.PathLike[str], shown: str) -> bytes:
         with open(descriptor, "rb") as file:
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
-                raise ExerciseError(f"{shown}: {'Is a directory' if stat.S_ISDIR(mode) else 'no regular file'}; {expected}")
+                raise ExerciseError(
+                    f"{shown}: {'Is a directory' if stat.S_ISDIR(mode) else 'no regular file'}; {expected}"
+                )
             source = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise ExerciseError(f"{shown}: {getattr(error, 'strerror', None) or error}; {expected}") from None
@@ -182,9 +184,7 @@ def judge(submission: Submission, ask: Ask, *, seed: int = 0) -> Report:
         labels = _labels(exercise, function)
         checks |= {labels[check]: verdict.checks[check] for check in labels}
     first = next((verdict for verdict in verdicts if verdict.explanation), Verdict({}))
-    return Report(
-        submission.file, submission.exercise, exercise.chapter, checks, first.explanation, first.printed
-    )
+    return Report(submission.file, submission.exercise, exercise.chapter, checks, first.explanation, first.printed)
 
 
 def _failed(submission: Submission, message: str, printed: str = "") -> Report:

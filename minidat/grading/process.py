@@ -2,8 +2,8 @@
 
     judge  --life (pipe), channel (socket)-->  keeper  --fork-->  the solution
 
-The keeper ends everything when it is told to or `life` closes, so also when the judge itself is killed. Questions and answers go over the
-channel alone. See `solution_process`.
+The keeper ends everything when it is told to, or when `life` closes: also if the judge itself is killed. Questions and
+answers go over the channel alone. See `solution_process`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import numpy as np
 from ..exercise import Exercise, Function, Mistake, Numbers
 from ..solution_process.layers import Backward, Layer, Matrix, Square
 
+
 def case(numbers: Numbers, *, tokens: int, channels: int) -> dict[str, Any]:
     return {
         "x": numbers.normal(tokens, channels) / 2,

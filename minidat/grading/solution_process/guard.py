@@ -44,10 +44,7 @@ def install(folder: str, package: str) -> None:
     import_error, permission_error = ImportError, PermissionError
 
     def within(path: str, folders: tuple[str, ...]) -> bool:
-        for place in folders:
-            if path == place or path.startswith(place.rstrip(separator) + separator):
-                return True
-        return False
+        return True in [path == place or path.startswith(place.rstrip(separator) + separator) for place in folders]
 
     def first_file(path: str) -> bool:
         """Whether it is the first file of a package that is called so, wherever it lies, compiled or not."""
@@ -60,7 +57,9 @@ def install(folder: str, package: str) -> None:
         if kind(path) is whole or path == devnull:
             return
         path = fsdecode(path)
-        if (flags or 0) & writing or (kind(mode) is text and ("w" in mode or "a" in mode or "x" in mode or "+" in mode)):
+        if (flags or 0) & writing or (
+            kind(mode) is text and ("w" in mode or "a" in mode or "x" in mode or "+" in mode)
+        ):
             raise permission_error(f"a solution may not write files: {path}")
         target = real(path)
         if within(target, foreign) or first_file(target):

@@ -21,10 +21,11 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 SHOW_STACK, END = b"?", b"."  # what the judge may say
 
 
-def keep(run: Callable[[], None], life: int) -> int:
-    """Fork a process that calls `run`, and wait until it ends, or END comes from `life`, the judge's pipe, or that closes.
+def keep(run: Callable[[], None], *, life: int, channel: int) -> int:
+    """Fork a process that calls `run`, and wait until it ends, or the judge's pipe `life` closes or brings END.
 
-    SHOW_STACK from the pipe sends it SIGUSR1. Afterwards nothing is left of it. Its exit status, 128 + n after signal n.
+    `channel` is a descriptor for that process alone. SHOW_STACK from the pipe sends it SIGUSR1. Afterwards nothing is
+    left of it. Returns its exit status, 128 + n after the signal n; 0 if it had not ended.
     """
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     child = os.fork()
@@ -38,6 +39,7 @@ def keep(run: Callable[[], None], life: int) -> int:
             traceback.print_exc()
         finally:
             os._exit(1)
+    os.close(channel)
     status = None
     judge = selectors.DefaultSelector()
     judge.register(life, selectors.EVENT_READ)

@@ -34,6 +34,3 @@ class Matrix:
 
     def __repr__(self) -> str:
         return f"x -> x @ {np.round(self.factor, 4).tolist()}"
-
-
-LAYERS: dict[str, type] = {"square": Square, "matrix": Matrix}

@@ -10,13 +10,13 @@ from typing import Any
 
 from .keeper import keep
 
-MEMORY = 2 << 30  # bytes
+MEMORY = 1 << 30  # bytes
 OPEN_FILES = 64
 
 
 def main(settings: dict[str, Any]) -> None:
     """settings: `channel` and `life`, descriptors of the judge's; `folder` and `package` for the guard; `seconds`."""
-    os._exit(keep(lambda: serve(**settings), settings["life"]))
+    os._exit(keep(lambda: serve(**settings), life=settings["life"], channel=settings["channel"]))
 
 
 def serve(*, channel: int, folder: str, package: str, seconds: float, **_: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .layers import LAYERS
+from .layers import Matrix, Square
 
 Message = dict[str, Any]  # what JSON knows, arrays and layers
 
@@ -32,7 +32,7 @@ def decode(line: bytes) -> Message:
     """The message of a line, whoever wrote it. Raises WireError."""
     try:
         message = json.loads(line, object_hook=_restore)
-    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError) as error:
         raise WireError(str(error)) from None
     if not isinstance(message, dict):
         raise WireError("no object")
@@ -44,9 +44,8 @@ def _describe(value: Any) -> dict[str, Any]:
         dtype = value.dtype.newbyteorder("<").str
         array = value.astype(dtype if dtype in DTYPES else "<f8", order="C")
         return {"dtype": array.dtype.str, "shape": array.shape, "data": base64.b64encode(array.tobytes()).decode()}
-    for name, layer in LAYERS.items():
-        if isinstance(value, layer):
-            return {"layer": name, "factor": value.factor}
+    if isinstance(value, Square | Matrix):
+        return {"layer": type(value).__name__, "factor": value.factor}
     raise TypeError(f"cannot send a {type(value).__name__}")
 
 
@@ -54,7 +53,7 @@ def _restore(value: dict[str, Any]) -> Any:
     if value.keys() == {"dtype", "shape", "data"}:
         return _array(**value)
     if value.keys() == {"layer", "factor"}:
-        return LAYERS[value["layer"]](value["factor"]) if value["layer"] in LAYERS else None
+        return {"Square": Square, "Matrix": Matrix}[value["layer"]](value["factor"])
     return value
 
 
