@@ -71,6 +71,14 @@ CHEATS = {
         "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import minidat'])",
         "a solution may not start other programs (subprocess.Popen)",
     ),
+    "another program, unwatched": (
+        "import _posixsubprocess\n_posixsubprocess.fork_exec([b'/bin/true'], [b'/bin/true'])",
+        "TypeError: 'NoneType' object is not callable",
+    ),
+    "the guard taken apart": (
+        "import gc\nwatch = [x for x in gc.get_objects() if getattr(x, '__name__', '') == 'watch']",
+        "a solution may not look into the interpreter",
+    ),
     "a shell": ("import os\nos.system('python -c \"import minidat\"')", "a solution may not start other programs"),
     "replaced builtins": (
         "import builtins\nbuiltins.isinstance = lambda *a: True\nbuiltins.any = lambda a: True\n"
@@ -273,6 +281,10 @@ LIMITS = {
     "open files": (
         "import os\nkept = []\nwhile True:\n    kept.append(os.dup(0))",
         "Too many open files",
+    ),
+    "other limits": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
+        "PermissionError: a solution may not change its limits",
     ),
     "the network": ("import socket\nsocket.socket()", "PermissionError: a solution may not use the network"),
     "processes": ("import os\nos.fork()", "PermissionError: a solution may not start other programs (os.fork)"),

@@ -74,11 +74,13 @@ class Submission:
 
     @property
     def path(self) -> Path:
+        """Absolute: the solution's process has another working directory."""
         return Path(os.path.abspath(self.file))
 
     def line(self, number: int) -> str:
+        """The line of that number, for a message."""
         lines = self.source.decode("utf-8", errors="replace").splitlines()
-        return lines[number - 1].strip() if 0 < number <= len(lines) else ""
+        return lines[number - 1].strip()[:TEXT_WIDTH] if 0 < number <= len(lines) else ""
 
 
 def list_exercises() -> list[str]:
@@ -150,8 +152,11 @@ def grade(submission: Submission, *, seed: int = 0, time_limit: float = 20.0) ->
         raise ExerciseError(f"seed: found {seed}, expected a number of at least 0")
     if not 0 < time_limit <= 86400:
         raise ExerciseError(f"time limit: found {time_limit}, expected seconds above 0, at most a day (86400)")
-    with SolutionProcess(submission.path, time_limit) as process:
-        return judge(submission, process.ask, seed=seed)
+    try:
+        with SolutionProcess(submission.path, time_limit) as process:
+            return judge(submission, process.ask, seed=seed)
+    except SolutionError as error:  # it could not even start
+        return _failed(submission, str(error))
 
 
 def judge(submission: Submission, ask: Ask, *, seed: int = 0) -> Report:

@@ -41,6 +41,8 @@ ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_
 class SolutionProcess:
     """A context: in it, `ask` puts questions to the process; after it, nothing of the process is left.
 
+    Entering it raises SolutionError if no process can be started, ExerciseError on a system that cannot fork.
+
     file: of the solution, whose folder is the process's own. time_limit: seconds for all answers together.
     """
 
@@ -55,24 +57,15 @@ class SolutionProcess:
             raise ExerciseError("grading needs a system that can fork: Linux, macOS, or WSL on Windows")
         life, self.life = os.pipe()
         self.channel, channel = socket.socketpair()
-        settings = {
-            "home": str(Path(__file__).parent),
-            "libraries": _libraries(),
-            "package": str(Path(__file__).parents[1]),
-            "folder": str(self.file.parent),
-            "seconds": self.time_limit,
-            "life": life,
-            "channel": channel.fileno(),
-        }
-        environment = {name: os.environ[name] for name in HANDED_ON if name in os.environ} | ONE_THREAD
-        self.keeper = subprocess.Popen(
-            # -I: no variables of the environment, no folder of ours; -S: no .pth files; -B: nothing is written
-            [sys.executable, "-I", "-S", "-B", "-c", BOOT, json.dumps(settings)],
-            env=environment, cwd=self.file.parent, start_new_session=True, pass_fds=(life, channel.fileno()),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        os.close(life)
-        channel.close()
+        try:
+            self.keeper = self._start(life, channel.fileno())
+        except OSError as error:
+            os.close(self.life)
+            self.channel.close()
+            raise SolutionError(f"Python could not be started: {error.strerror}.") from None
+        finally:
+            os.close(life)
+            channel.close()
         assert self.keeper.stderr is not None
         self.stderr = self.keeper.stderr.fileno()
         self.channel.setblocking(False)
@@ -81,6 +74,28 @@ class SolutionProcess:
         self.inputs.register(self.channel, selectors.EVENT_READ)
         self.inputs.register(self.stderr, selectors.EVENT_READ)
         return self
+
+    def _start(self, life: int, channel: int) -> subprocess.Popen[bytes]:
+        settings = {
+            "home": str(Path(__file__).parent),
+            "libraries": _libraries(),
+            "package": str(Path(__file__).parents[1]),
+            "folder": str(self.file.parent),
+            "seconds": self.time_limit,
+            "life": life,
+            "channel": channel,
+        }
+        return subprocess.Popen(
+            # -I: no variables of the environment, no folder of ours; -S: no .pth files; -B: nothing is written
+            [sys.executable, "-I", "-S", "-B", "-c", BOOT, json.dumps(settings)],
+            env={name: os.environ[name] for name in HANDED_ON if name in os.environ} | ONE_THREAD,
+            cwd=self.file.parent,
+            start_new_session=True,
+            pass_fds=(life, channel),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
 
     def __exit__(self, *_: object) -> None:
         self._tell_keeper(END)
@@ -204,4 +219,8 @@ def _libraries() -> list[str]:
     """Where installed packages are; not the folder that ours lies in, unless it is one of them."""
     numpy = Path(np.__file__).resolve().parents[1]
     names = ("site-packages", "dist-packages")
-    return [path for path in sys.path if path and (Path(path).name in names or Path(path).resolve() == numpy)]
+    return [
+        os.path.abspath(path)
+        for path in sys.path
+        if path and (Path(path).name in names or Path(path).resolve() == numpy)
+    ]

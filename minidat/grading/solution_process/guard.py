@@ -5,7 +5,10 @@ It stops whatever a line of Python can do by itself. It is no wall against machi
 
 from __future__ import annotations
 
+import _posixsubprocess
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +20,7 @@ ALONE = "the exercise is to do it with NumPy alone"
 REFUSED = {
     "start other programs": (
         "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile", "os.system", "pty.spawn", "subprocess.",
+        "cpython.PyInterpreterState_New",
     ),
     "send signals": ("os.kill", "signal.pthread_kill"),
     "change files": (
@@ -24,8 +28,11 @@ REFUSED = {
         "os.setxattr", "os.symlink", "os.truncate", "os.utime", "shutil.", "tempfile.",
     ),
     "use the network": ("socket.", "urllib."),
+    "change its limits": ("resource.",),
+    "look into the interpreter": ("gc.get_",),
     "call machine code": ("ctypes.call_function", "ctypes.cdata", "ctypes.dlopen", "ctypes.dlsym"),
 }  # fmt: skip
+UNWATCHED = ((_posixsubprocess, "fork_exec"), (subprocess, "_fork_exec"), (signal, "pidfd_send_signal"))  # no events
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -78,6 +85,8 @@ def install(folder: str, package: str) -> None:
                 if event.startswith(beginning):
                     raise permission_error(f"a solution may not {what} ({event})")
 
+    for module, function in UNWATCHED:
+        setattr(module, function, None)
     sys.addaudithook(watch)
 
 

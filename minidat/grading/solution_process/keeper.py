@@ -51,6 +51,8 @@ def keep(run: Callable[[], None], *, life: int, channel: int) -> int:
         ended, code = os.waitpid(child, os.WNOHANG)
         if ended:
             status = os.waitstatus_to_exitcode(code)
+    if status is None:  # it may not have its own group yet
+        _kill(os.kill, child)
     end_all(child)
     return 0 if status is None else status if status >= 0 else 128 - status
 
