@@ -49,7 +49,7 @@ class SolutionProcess:
     def __init__(self, file: Path, time_limit: float) -> None:
         self.file, self.time_limit = file, time_limit
         self.left = time_limit
-        self.number = 0
+        self.started = False
         self.buffer, self.words = bytearray(), bytearray()
 
     def __enter__(self) -> SolutionProcess:
@@ -112,12 +112,12 @@ class SolutionProcess:
 
     def ask(self, message: Message) -> Message:
         """The reply. Raises SolutionError if there is none."""
-        if self.number == 0:  # it says when it has started, which is not the solution's time
+        if not self.started:  # it says when it has, which is not the solution's time
             self._reply(START_LIMIT)
-        self.number += 1
+            self.started = True
         start = time.monotonic()
         try:
-            self._send(encode({**message, "number": self.number}))
+            self._send(encode(message))
             return self._reply(self.left)
         finally:
             self.left -= time.monotonic() - start
@@ -144,12 +144,9 @@ class SolutionProcess:
                 raise _no_answer()
         line, _, self.buffer = self.buffer.partition(b"\n")
         try:
-            reply = decode(bytes(line))
+            return decode(bytes(line))
         except WireError:
             raise _no_answer() from None
-        if reply.get("number") != self.number:
-            raise _no_answer()
-        return reply
 
     def _read(self, seconds: float) -> bool:
         """Wait for something to come on channel or stderr, and take it. Whether the channel is open."""
@@ -170,7 +167,7 @@ class SolutionProcess:
         return True
 
     def _too_slow(self) -> SolutionError:
-        if self.number == 0:
+        if not self.started:
             return SolutionError(f"Python did not start within {START_LIMIT:g} seconds.")
         self.words.clear()
         self._tell_keeper(SHOW_STACK)

@@ -46,19 +46,12 @@ def install(folder: str, package: str) -> None:
     reasons = tuple((beginning, what) for what, beginnings in REFUSED.items() for beginning in beginnings)
     # All is bound to names in here: what a solution finds in modules it may replace.
     names, alone, writing, devnull, separator = FOREIGN, ALONE, WRITING, os.devnull, os.sep
-    absolute, real, split, fsdecode = os.path.abspath, os.path.realpath, os.path.split, os.fsdecode
+    absolute, real, fsdecode = os.path.abspath, os.path.realpath, os.fsdecode
     kind, whole, text = type, int, str
     import_error, permission_error = ImportError, PermissionError
 
     def within(path: str, folders: tuple[str, ...]) -> bool:
         return True in [path == place or path.startswith(place.rstrip(separator) + separator) for place in folders]
-
-    def first_file(path: str) -> bool:
-        """Whether it is the first file of a package that is called so, wherever it lies, compiled or not."""
-        parent, file = split(path)
-        if parent.endswith("__pycache__"):
-            parent, _ = split(parent)
-        return split(parent)[1] in names and file.startswith("__init__.")
 
     def check_open(path: Any, mode: Any, flags: Any) -> None:
         if kind(path) is whole or path == devnull:
@@ -69,7 +62,7 @@ def install(folder: str, package: str) -> None:
         ):
             raise permission_error(f"a solution may not write files: {path}")
         target = real(path)
-        if within(target, foreign) or first_file(target):
+        if within(target, foreign):
             raise permission_error(f"{path}: {alone}")
         if not (within(target, readable) or within(absolute(path), readable)):
             raise permission_error(f"a solution may not read files of other folders: {path}")
