@@ -311,6 +311,14 @@ def test_a_solution_has_limits_and_is_told(text: str, words: str, file, tmp_path
     assert time.monotonic() - start < 60
 
 
+def test_the_line_of_an_endless_loop_is_told_whatever_the_file_is_called(tmp_path) -> None:
+    path = tmp_path / "übung (2) \u4e00" / "linear.py"
+    path.parent.mkdir()
+    path.write_text("def linear(*a):\n    while True: pass\n", "utf-8")
+    message = grade_file(path, time_limit=1).message
+    assert message.endswith("It had come to line 2:\n    while True: pass")
+
+
 def test_output_has_a_limit_by_whatever_way_it_is_written(file, capfd) -> None:
     flood = "import os\nprint('x' * 10_000_000)\nfor _ in range(200):\n    os.write(2, b'x' * 100_000)\n"
     report = grade_file(file(flood + WRONG))

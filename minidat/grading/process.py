@@ -172,7 +172,8 @@ class SolutionProcess:
         self.words.clear()
         self._tell_keeper(SHOW_STACK)
         deadline = time.monotonic() + STACK_LIMIT
-        pattern = re.compile(r'File "' + re.escape(str(self.file)) + r'", line (\d{1,7}) ')
+        shown = str(self.file).encode("ascii", "backslashreplace").decode()  # as faulthandler does
+        pattern = re.compile(r'File "' + re.escape(shown) + r'", line (\d{1,7}) ')
         line = None
         while line is None and time.monotonic() < deadline and self._read(deadline - time.monotonic()):
             self.buffer.clear()
