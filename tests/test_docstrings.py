@@ -85,7 +85,7 @@ MAY_IMPORT = {
     "nn": {"ops"},
     "models": BELOW_MODELS,
     "detection": {"ops", "nn", "models", "data"},
-    "segmentation": {"ops", "nn", "models"},
+    "segmentation": {"ops", "nn", "models", "data"},
     "catalog": NETWORKS,
     "_pickle_machine": set(),
     "data": {"ops", "_pickle_machine"},  # of ops only the threads; neither models nor nn

@@ -22,7 +22,7 @@ from minidat import ops
 from minidat.kernels import KERNELS, takes_keep
 
 from .checks import SMALLEST_SCALE, assert_close, cotangent_like, describe, tiny_chunks
-from .strategies import arrays, convolutions, map_shapes, normal, optional_arrays, seeds, shapes
+from .strategies import arrays, convolutions, map_shapes, map_sizes, normal, optional_arrays, seeds, shapes
 from .test_attention import attention_cases
 from .test_batch_normalization import conv_norm_cases
 from .test_linear import linear_arrays
@@ -35,6 +35,7 @@ from .test_transposed_convolution import transposed_cases
 from .test_windows import windowed_maps
 
 EPSILON = 2e-6  # 17 float32 roundings, relative to the largest number or 1; GELU's polynomial needs 6e-7
+RESIZING_METHODS = ("nearest", "bilinear", "bicubic")
 Case = tuple[Sequence[np.ndarray | None], dict[str, Any]]
 
 
@@ -62,6 +63,12 @@ def perceptions(draw: st.DrawFn) -> Case:
 def residuals(draw: st.DrawFn) -> Case:
     shape = draw(shapes(axes=(1, 4)))
     return [draw(arrays(shape)), draw(arrays(shape)), draw(optional_arrays(shape[-1:]))], {}
+
+
+@st.composite
+def resizings(draw: st.DrawFn) -> Case:
+    settings = {"size": draw(map_sizes(longest=20)), "align_corners": draw(st.booleans())}
+    return [draw(arrays(draw(map_shapes())))], {**settings, "method": draw(st.sampled_from(RESIZING_METHODS))}
 
 
 @st.composite
@@ -104,6 +111,7 @@ CASES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
     ops.mlp: perceptrons(),
     ops.neighborhood_attention: neighborhood_cases(longer=6),
     ops.residual: residuals(),
+    ops.resize: resizings(),
     ops.roi_align: roi_cases(),
     ops.sample_product_grid: product_grid_cases().map(lambda inputs: (inputs, {})),
     ops.transposed_conv2d: transposed_cases(),

@@ -261,9 +261,9 @@ def average_precisions(model: Any, images: np.ndarray, targets: list[minidat.Box
     return boxes, evaluate_detections(ground_truth, results, iou_type="segm").ap50
 
 
-@pytest.mark.parametrize(("name", "steps"), [("mask_rcnn", 50), ("cascade", 45)])
-def test_a_small_one_learns_generated_pictures(name: str, steps: int) -> None:
-    images, targets = generated_pictures(8)
+@pytest.mark.parametrize(("name", "pictures", "steps"), [("mask_rcnn", 8, 50), ("cascade", 2, 70)])
+def test_a_small_one_learns_generated_pictures(name: str, pictures: int, steps: int) -> None:
+    images, targets = generated_pictures(pictures)
     model = minidat.create_model(CONFIGS[name](), seed=0)
     optimizer = AdamW(dict(model.named_parameters()), decay=decay_names(model))
     rng = np.random.default_rng(0)

@@ -1,8 +1,9 @@
 """The authors' names of the weights, and ours: one table, used both ways.
 
 The authors keep parallel lists in a stage (`layer_norms`, `attns`, `mlps`), ours keep everything of a block together.
-Their 1x1 convolutions, (D, C, 1, 1), are our linear layers, (D, C). In a segmentor the backbone's names begin with
-`backbone.`, and the heads' are those of mmsegmentation. This file is the only place that knows.
+Their 1x1 convolutions, (D, C, 1, 1), are our linear layers, (D, C). In a detector or segmentor the backbone's names
+begin with `backbone.`, and the heads' are those of mmdetection and mmsegmentation. This file is the only place that
+knows.
 """
 
 from __future__ import annotations
@@ -233,7 +234,7 @@ def convert_state_dict(authors_state: Mapping[str, np.ndarray]) -> dict[str, np.
 
     1x1 convolutions lose their two last axes, dtypes stay, buffers are dropped but for running statistics, and a
     `module.` before every name (left by PyTorch's data-parallel wrapper) is taken off. The authors call two kinds of
-    bias `rpe_table`: `is_fixed_table` tells them apart. A state dict with a `backbone.` is a segmentor's.
+    bias `rpe_table`: `is_fixed_table` tells them apart. A `backbone.` means a detector or a segmentor.
     Raises CheckpointError listing every name that is none of the authors', or that occurs twice.
     """
     state = without_wrapper(authors_state)
@@ -241,7 +242,7 @@ def convert_state_dict(authors_state: Mapping[str, np.ndarray]) -> dict[str, np.
         backbone, heads = _split(state)
         heads = {name: value for name, value in heads.items() if not name.endswith("." + STEPS_SEEN)}
         converted = {BACKBONE + name: value for name, value in convert_state_dict(backbone).items()}
-        return converted | _renamed(heads, _Row.to_ours, "the heads of mmsegmentation")
+        return converted | _renamed(heads, _Row.to_ours, "the heads of mmdetection or mmsegmentation")
     patches = "convolutional patches" if "patch_proj.3.weight" in state else "plain patches"
     sections = [title for title in TABLE if not title.endswith("patches") or title == patches]
     rows = [row for title in sections for row in _section(title)]

@@ -24,6 +24,7 @@ from .mlp import convolutional_mlp, mlp
 from .neighborhood_attention import neighborhood_attention
 from .nms import class_nms, nms
 from .residual import residual
+from .resize import resize
 from .roi_align import roi_align
 from .sample_product_grid import sample_product_grid
 from .transposed_conv2d import transposed_conv2d
@@ -45,6 +46,7 @@ KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.neighborhood_attention: neighborhood_attention,
     ops.nms: nms,
     ops.residual: residual,
+    ops.resize: resize,
     ops.roi_align: roi_align,
     ops.sample_product_grid: sample_product_grid,
     ops.transposed_conv2d: transposed_conv2d,
