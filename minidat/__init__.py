@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import MinidatError
     from .models import DAT, ModelConfig, create_model, list_models
     from .nn import Context
+    from .runtime.session import Session
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ _HOMES = {
     "MinidatError": "errors",
     "ModelConfig": "models",
     "Prediction": "classification",
+    "Session": "runtime.session",
     "classify": "classification",
     "convert_state_dict": "checkpoints",
     "create_model": "models",
@@ -47,6 +49,7 @@ __all__ = [
     "MinidatError",
     "ModelConfig",
     "Prediction",
+    "Session",
     "classify",
     "convert_state_dict",
     "create_model",

@@ -35,6 +35,9 @@ class Parameter:
         self.value: np.ndarray = None  # type: ignore[assignment]  # set before a forward pass
         self.grad: np.ndarray | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "grad": None}  # what is pickled: a gradient belongs to a step, not to the model
+
     @property
     def size(self) -> int:
         return int(np.prod(self.shape))
