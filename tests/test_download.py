@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minidat.catalog import list_models
 from minidat.checkpoints import load_model, published
 from minidat.checkpoints.published import PUBLISHED_WEIGHTS, PublishedWeights, download
 from minidat.errors import ConfigError, DownloadError
-from minidat.models import create_model, list_models
+from minidat.models import create_model
 from minidat.models.config import PUBLISHED_CONFIGS
 from tests.checkpoint_files import save_authors_file, small_config
 
