@@ -1,5 +1,6 @@
 """Detectors: the pyramid, anchors, assignment, RetinaNet's interface, and that a small one learns."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 import minidat
 from minidat.catalog import config_from_dict, config_to_dict, get_config
+from minidat.checkpoints import to_authors_state_dict
 from minidat.detection import Detections, RetinaNet, RetinaNetConfig
 from minidat.detection.anchors import base_anchors, level_anchors
 from minidat.detection.assignment import BACKGROUND, IGNORED, assign
@@ -21,6 +23,7 @@ from minidat.ops import box_iou
 from minidat.training.optimizer import AdamW, decay_names
 
 from .checks import assert_close, check_against_torch, check_finite_differences
+from .reference.detection import build_retinanet
 from .small_detectors import average_precision, generated_pictures, small_retinanet
 from .strategies import normal, seeds
 from .test_boxes import random_boxes
@@ -125,6 +128,48 @@ def small_model(dtype: Any = np.float64, seed: int = 0, **changes: Any) -> Retin
     model.head.boxes.output.weight.value *= 30
     model.head.classes.output.weight.value *= 100
     return model
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"first_stage": 1, "pyramid_levels": 5, "head_convolutions": 2, "anchor_ratios": (0.5, 1.0, 2.0)}]
+)
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("size", [(64, 64), (72, 100), (45, 70)])
+def test_outputs_and_gradients_equal_the_transcription(
+    changes: dict[str, Any], shifted: bool, size: tuple[int, int]
+) -> None:
+    """Images whose maps the windows, the patches and the down-samplings do not divide, too."""
+    config = small_retinanet(**changes)
+    if shifted:
+        stages = (replace(config.backbone.stages[0], blocks=("window", "shifted_window")), *config.backbone.stages[1:])
+        config = config.replace(backbone=config.backbone.replace(stages=stages))
+    model = minidat.create_model(config, dtype=np.float64)
+    rng = np.random.default_rng(0)
+    for name, parameter in model.named_parameters():
+        spread = 0.2 if len(parameter.shape) == 1 else float(np.prod(parameter.shape[1:])) ** -0.5
+        parameter.value = spread * rng.standard_normal(parameter.shape) + (name.split(".")[-2].startswith("norm"))
+    peer = build_retinanet(config).double()
+    peer.load_state_dict({k: torch.tensor(v) for k, v in to_authors_state_dict(model.state_dict()).items()})
+
+    images = rng.standard_normal((2, *size, 3))
+    (logits, deltas), backward = model.forward(images, Context(gradients=True))
+    tensor = torch.tensor(images, requires_grad=True)
+    expected = [x for outputs in peer(tensor.movedim(-1, 1)) for x in outputs]
+    cotangents = []
+    for found, wanted in zip(logits + deltas, expected, strict=True):
+        assert_close(found.reshape(*found.shape[:3], -1), wanted.detach().movedim(1, -1).numpy(), 1e-9, "output")
+        cotangents.append(rng.standard_normal(found.shape))
+    levels = len(logits)
+    d_images = backward(cotangents[:levels], cotangents[levels:])
+    torch.autograd.backward(
+        expected,
+        [torch.tensor(d.reshape(*d.shape[:3], -1)).movedim(-1, 1) for d in cotangents],
+    )
+    assert_close(d_images, tensor.grad.numpy(), 1e-8, "gradient of the images")
+    gradients = to_authors_state_dict({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, parameter in peer.named_parameters():
+        smallest = 1.0 if name.endswith("proj_k.bias") else 1e-3  # zero but for rounding
+        assert_close(gradients[name], parameter.grad.numpy(), 1e-8, name, smallest)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
