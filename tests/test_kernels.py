@@ -20,8 +20,9 @@ from minidat import ops
 from minidat.kernels import KERNELS, takes_keep
 
 from .checks import SMALLEST_SCALE, assert_close, cotangent_like, describe, tiny_chunks
-from .strategies import arrays, convolutions, map_shapes, normal, optional_arrays, shapes
+from .strategies import arrays, convolutions, map_shapes, map_sizes, normal, optional_arrays, shapes
 from .test_attention import attention_cases
+from .test_batch_normalization import conv_norm_cases
 from .test_linear import linear_arrays
 from .test_neighborhood import cases as neighborhood_cases
 from .test_neighborhood import from_one_array
@@ -30,6 +31,7 @@ from .test_sampling import product_grid_cases, sampling_cases
 from .test_windows import windowed_maps
 
 EPSILON = 2e-6  # 17 float32 roundings, relative to the largest number or 1; GELU's polynomial needs 6e-7
+RESIZING_METHODS = ("nearest", "bilinear", "bicubic")
 Case = tuple[Sequence[np.ndarray | None], dict[str, Any]]
 
 
@@ -60,6 +62,12 @@ def residuals(draw: st.DrawFn) -> Case:
 
 
 @st.composite
+def resizings(draw: st.DrawFn) -> Case:
+    settings = {"size": draw(map_sizes(longest=20)), "align_corners": draw(st.booleans())}
+    return [draw(arrays(draw(map_shapes())))], {**settings, "method": draw(st.sampled_from(RESIZING_METHODS))}
+
+
+@st.composite
 def shifts(draw: st.DrawFn) -> Case:
     return [draw(arrays(draw(map_shapes())))], {"shift": draw(st.integers(-5, 5))}
 
@@ -74,6 +82,7 @@ def reversals(draw: st.DrawFn) -> Case:
 CASES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
     ops.attention: attention_cases(),
     ops.conv2d: st.sampled_from(["general", "depthwise", "pointwise", "patches"]).flatmap(convolutions),
+    ops.conv_norm_relu: conv_norm_cases(),
     ops.convolutional_mlp: convolutional_perceptrons(),
     ops.cyclic_shift: shifts(),
     ops.gelu: shapes(axes=(1, 4)).flatmap(arrays).map(lambda x: ([3 * x], {})),
@@ -86,6 +95,7 @@ CASES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
     ops.mlp: perceptrons(),
     ops.neighborhood_attention: neighborhood_cases(longer=6),
     ops.residual: residuals(),
+    ops.resize: resizings(),
     ops.sample_product_grid: product_grid_cases().map(lambda inputs: (inputs, {})),
     ops.window_partition: windowed_maps().map(lambda case: ([case[0]], {"window": case[1]})),
     ops.window_reverse: reversals(),

@@ -14,6 +14,7 @@ from typing import Any
 from .. import ops
 from .attention import attention
 from .conv2d import conv2d
+from .conv_norm_relu import conv_norm_relu
 from .gelu import gelu
 from .grid_sample import grid_sample
 from .layer_norm import layer_norm
@@ -22,12 +23,14 @@ from .local_perception import local_perception
 from .mlp import convolutional_mlp, mlp
 from .neighborhood_attention import neighborhood_attention
 from .residual import residual
+from .resize import resize
 from .sample_product_grid import sample_product_grid
 from .windows import cyclic_shift, window_partition, window_reverse
 
 KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.attention: attention,
     ops.conv2d: conv2d,
+    ops.conv_norm_relu: conv_norm_relu,
     ops.convolutional_mlp: convolutional_mlp,
     ops.cyclic_shift: cyclic_shift,
     ops.gelu: gelu,
@@ -38,6 +41,7 @@ KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.mlp: mlp,
     ops.neighborhood_attention: neighborhood_attention,
     ops.residual: residual,
+    ops.resize: resize,
     ops.sample_product_grid: sample_product_grid,
     ops.window_partition: window_partition,
     ops.window_reverse: window_reverse,
