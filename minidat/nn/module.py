@@ -34,6 +34,9 @@ class Buffer:
         self.initializer = initializer
         self.value: np.ndarray = None  # type: ignore[assignment]  # set before a forward pass
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "grad": None}  # what is pickled: a gradient belongs to a step, not to the model
+
     @property
     def size(self) -> int:
         return int(np.prod(self.shape))
