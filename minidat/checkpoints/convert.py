@@ -31,6 +31,19 @@ def _conv_norm(authors: str, ours: str) -> tuple[tuple[str, str, str], ...]:
     return (f"{authors}.conv.weight", f"{ours}.conv.weight", ""), (f"{authors}.bn.#", f"{ours}.norm.#", "")
 
 
+def _region_heads(stage: str, ours: str) -> tuple[tuple[str, str, str], ...]:
+    """The rows of a box head and a mask head, whose authors' names have a number in a cascade."""
+    return (
+        *_conv_norm(f"bbox_head{stage}.shared_convs.{{n}}", f"{ours}.box_head.convs.{{n}}"),
+        (f"bbox_head{stage}.shared_fcs.{{n}}.*", f"{ours}.box_head.linears.{{n}}.*", ""),
+        (f"bbox_head{stage}.fc_cls.*", f"{ours}.box_head.classifier.*", ""),
+        (f"bbox_head{stage}.fc_reg.*", f"{ours}.box_head.regressor.*", ""),
+        (f"mask_head{stage}.convs.{{n}}.conv.*", f"{ours}.mask_head.convs.{{n}}.*", ""),
+        (f"mask_head{stage}.upsample.*", f"{ours}.mask_head.upsampling.*", ""),
+        (f"mask_head{stage}.conv_logits.*", f"{ours}.mask_head.classifier.*", ""),
+    )
+
+
 TABLE: dict[str, Section] = {
     "plain patches": (
         "patch_proj.", "patch_embedding.", (
@@ -122,6 +135,19 @@ HEADS: dict[str, Section] = {
             ("retina_cls.*", "classes.output.*", ""),
             ("reg_convs.{n}.conv.*", "boxes.convs.{n}.*", ""),
             ("retina_reg.*", "boxes.output.*", ""),
+        ),
+    ),
+    "region proposals": (
+        "rpn_head.", "proposals.", (
+            ("rpn_conv.*", "conv.*", ""),
+            ("rpn_cls.*", "classifier.*", ""),
+            ("rpn_reg.*", "regressor.*", ""),
+        ),
+    ),
+    "Mask R-CNN and its cascade": (
+        "roi_head.", "", (
+            *_region_heads("", "regions"),
+            *_region_heads(".{s}", "stages.{s}"),
         ),
     ),
     "UperNet and Semantic FPN": (

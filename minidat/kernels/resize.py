@@ -25,8 +25,8 @@ def resize(
 ) -> tuple[np.ndarray, Any]:
     """`ops.resize`; bicubic interpolation, and what raises an error, are left to it."""
     if method not in ("bilinear", "nearest") or x.ndim != 4 or 0 in x.shape or len(size) != 2 or min(size) < 1:
-        output, backward = ops.resize(x, size=size, method=method, align_corners=align_corners)
-        return output, backward if keep else None
+        output, plain_backward = ops.resize(x, size=size, method=method, align_corners=align_corners)
+        return output, plain_backward if keep else None
     if tuple(size) == x.shape[1:3]:
         return x, (lambda d_output: (d_output,)) if keep else None
     batch, height, width, channels = x.shape
