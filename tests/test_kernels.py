@@ -22,7 +22,7 @@ from scipy.special import ndtr
 
 from minidat import ops
 from minidat.kernels import KERNELS, takes_keep
-from minidat.runtime.team import Arena, Member, run_as
+from minidat.runtime.team import Arena, Member, TeamError, run_as
 
 from .checks import SMALLEST_SCALE, assert_close, cotangent_like, describe, tiny_chunks
 from .strategies import arrays, convolutions, map_shapes, map_sizes, normal, optional_arrays, seeds, shapes
@@ -245,17 +245,27 @@ def in_team(size: int, forward: Callable[[], Any]) -> list[np.ndarray]:
     """What each member of a team gets, one program run by all: threads here, on memory that processes could share."""
     memory = mmap.mmap(-1, 2**24)
     arrivals, found, fingerprints = memoryview(memory)[:4096].cast("q"), {}, {}
+    errors: list[Exception] = []
+
+    def check() -> None:
+        if errors:
+            raise TeamError
 
     def run(rank: int) -> None:
-        member = Member(rank, size, Arena(memory, 4096, 2**24), arrivals, 1, lambda: None)
-        found[rank] = np.array(run_as(member, forward))
-        fingerprints[rank] = member.finish()
+        member = Member(rank, size, Arena(memory, 4096, 2**24), arrivals, 1, check)
+        try:
+            found[rank] = np.array(run_as(member, forward))
+            fingerprints[rank] = member.finish()
+        except Exception as error:
+            errors.append(error)
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if errors:
+        raise errors[0]
     assert len(set(fingerprints.values())) == 1, "the members have made different arrays"
     return [found[rank] for rank in range(size)]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ops._shapes import pair
 from ..ops.convolution import check_conv2d
-from ..runtime.threads import contiguous, empty, in_parts, parallel, product
+from ..runtime.threads import SHARES, contiguous, cut, empty, parallel, product
 from .linear import linear
 
 Pair = tuple[int, int]
@@ -101,15 +101,21 @@ def _dense_in_parts(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, 
     matrix = contiguous(weight.transpose(2, 3, 1, 0)).reshape(length, outputs)
     output = empty((batch, height, width, outputs), x.dtype)
     step, grain = max(1, PATCHES_FLOATS // (width * length)), 1 + PATCHES_GRAIN // (width * length * outputs)
-    for of_image, image in zip(patches, output, strict=True):
+    if batch >= SHARES and height <= step:
+        tasks = [(images, slice(None)) for images in cut(batch, step=step // height, grain=-(-grain // height))]
+    else:
+        rows_of_image = cut(height, step=step, grain=grain)
+        tasks = [(slice(i, i + 1), some_rows) for i in range(batch) for some_rows in rows_of_image]
 
-        def work(part: slice, of_image: np.ndarray = of_image, image: np.ndarray = image) -> None:
-            rows = image[part].reshape(-1, outputs)
-            np.matmul(of_image[part].reshape(-1, length), matrix, out=rows)
+    def work(start: int, stop: int) -> None:
+        for images, some_rows in tasks[start:stop]:
+            part = patches[images, some_rows]
+            rows = part.reshape(-1, length) @ matrix
             if bias is not None:
                 rows += bias
+            output[images, some_rows] = rows.reshape(*part.shape[:3], outputs)
 
-        in_parts(work, height, step=step, grain=grain)
+    parallel(work, len(tasks), grain=max(1, grain * len(tasks) // (batch * height)))
     return output
 
 

@@ -1,4 +1,4 @@
-"""A convolution with its normalization folded into the weights, and a ReLU in place: one pass over the map, not four.
+"""A convolution with its normalization folded into the weights, and a ReLU: two passes over the map, not four.
 
 With fixed statistics the norm multiplies each output channel by s = norm_weight / sqrt(variance + eps) and adds
 norm_bias - s mean. The convolution is linear: s times its weight, and that shift as its bias, give the same. Backward
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.batch_normalization import Statistics
+from ..runtime.threads import chunked, empty
 from .conv2d import conv2d
 
 
@@ -30,10 +31,10 @@ def conv_norm_relu(
     mean, variance = statistics
     inverse_std = 1 / np.sqrt(variance + x.dtype.type(eps))
     factor = norm_weight * inverse_std  # (D,)
-    output, conv_backward = conv2d(
-        x, weight * factor[:, None, None, None], norm_bias - factor * mean, padding=padding, keep=keep
-    )
-    np.maximum(output, 0, out=output)
+    folded = weight * factor[:, None, None, None]
+    convolved, conv_backward = conv2d(x, folded, norm_bias - factor * mean, padding=padding, keep=keep)
+    output = empty(convolved.shape, convolved.dtype)
+    chunked(lambda part: np.maximum(convolved[part], 0, out=output[part]), len(output), max(1, output[0].size))
     if not keep:
         return output, None
 

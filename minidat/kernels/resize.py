@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import ops
 from ..ops.resize import interpolation_matrix
-from ..runtime.threads import empty, in_parts
+from ..runtime.threads import cut, empty, parallel
 
 ROWS_FLOATS = 524288  # of output rows worked on at once
 ROWS_GRAIN = 131072  # numbers of the output that are worth waking a thread for
@@ -38,11 +38,12 @@ def resize(
     output = empty((batch, new_height, new_width, channels), x.dtype)
     row = new_width * channels
     step, grain = max(1, ROWS_FLOATS // row), 1 + ROWS_GRAIN // row
-    for image, image_output in zip(x, output, strict=True):
+    tasks = [(i, part) for i in range(batch) for part in cut(new_height, step=step, grain=grain)]
 
-        def work(part: slice, image: np.ndarray = image, image_output: np.ndarray = image_output) -> None:
+    def work(start: int, stop: int) -> None:
+        for i, part in tasks[start:stop]:
             first = above[part.start]
-            rows = image[first : below[part.stop - 1] + 1]
+            rows = x[i, first : below[part.stop - 1] + 1]
             wide = rows.take(left, axis=1)
             wide *= of_left[:, None]
             second = rows.take(right, axis=1)
@@ -50,11 +51,11 @@ def resize(
             wide += second
             product = np.empty(wide.shape[1:], wide.dtype)
             for y in range(part.start, part.stop):
-                np.multiply(wide[above[y] - first], of_above[y], out=image_output[y])
+                np.multiply(wide[above[y] - first], of_above[y], out=output[i, y])
                 np.multiply(wide[below[y] - first], of_below[y], out=product)
-                image_output[y] += product
+                output[i, y] += product
 
-        in_parts(work, new_height, step=step, grain=grain)
+    parallel(work, len(tasks), grain=max(1, grain * len(tasks) // (batch * new_height)))
     if not keep:
         return output, None
 
