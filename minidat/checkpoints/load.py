@@ -58,11 +58,14 @@ def read_checkpoint(
 
     name, image_size: see `recognize_config`; they matter for the authors' files. Raises CheckpointError.
     """
-    with Archive(path) as archive:
-        is_torch = any(record.endswith("/data.pkl") for record in archive)
-    if not is_torch:
-        return load_npz(path, dtype=dtype)
-    state, settings, classes = read_torch_file(path, select=lambda content: _parts(content, path))
+    try:
+        with Archive(path) as archive:
+            is_torch = any(record.endswith("/data.pkl") for record in archive)
+        if not is_torch:
+            return load_npz(path, dtype=dtype)
+        state, settings, classes = read_torch_file(path, select=lambda content: _parts(content, path))
+    except MemoryError:
+        raise CheckpointError(f"{path}: there is not enough memory for its weights") from None
     if is_dense(without_wrapper(state)):
         return _dense_checkpoint(state, classes, path, name=name, dtype=dtype)
     try:
