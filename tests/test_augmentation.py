@@ -655,7 +655,7 @@ def test_each_field_of_a_recipe_does_its_step_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"padding": -1}, "padding: found -1, expected at least 0"),
+        ({"padding": -1}, "padding: found -1, expected 0 to 1024"),
         ({"padding_mode": "edge"}, "mode: found 'edge'"),
         ({"crop_area": (0.1, 1.0)}, "padding and crop_area: found both"),
         ({"padding": None, "crop_area": (0.5, 0.1)}, "area: found"),

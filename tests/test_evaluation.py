@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import minidat
-from minidat import classification, cli
+from minidat import classification, commands
 from minidat.data import ArrayDataset, preprocess
 from minidat.data.datasets import Dataset
+from minidat.data.image import resize_image
 from minidat.errors import (
     CheckpointError,
     ConfigError,
@@ -35,8 +36,9 @@ class Listed(Dataset):
     def __init__(self, images, labels, classes):
         self.images, self.labels, self.classes, self.name = images, np.array(labels), tuple(classes), "pets"
 
-    def load_many(self, indices):
-        return [self.images[i] for i in indices]
+    def load_many(self, indices, size=None):
+        images = [self.images[i] for i in indices]
+        return [x if size is None or isinstance(x, ImageError) else resize_image(x, size) for x in images]
 
 
 class Reader:
@@ -409,12 +411,12 @@ def insects(tmp_path):
 
 
 def run(capsys, *argv):
-    assert cli.main(["evaluate", *map(str, argv)]) == 0
+    assert commands.main(["evaluate", *map(str, argv)]) == 0
     return capsys.readouterr()
 
 
 def fails(capsys, *argv):
-    assert cli.main(["evaluate", *map(str, argv)]) == 2
+    assert commands.main(["evaluate", *map(str, argv)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("minidat: error: ")
@@ -504,6 +506,6 @@ class Terminal(io.StringIO):
 def test_progress_is_for_people_alone(tiny, insects, capsys, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    assert cli.main(["evaluate", "--weights", str(tiny), "--data", str(insects)]) == 0
+    assert commands.main(["evaluate", "--weights", str(tiny), "--data", str(insects)]) == 0
     assert "6/6" in terminal.getvalue()
     assert "6/6" not in capsys.readouterr().out

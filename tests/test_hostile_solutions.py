@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidat
-from minidat.cli import main
+from minidat.commands import main
 from minidat.errors import ExerciseError
 from minidat.grading import find_exercise, format_report, grade_file
 
