@@ -1,8 +1,10 @@
 """Pictures, labels and data sets: from files to what a model takes, and from logits to names."""
 
-from .datasets import ArrayDataset, Dataset, ImageFolder, open_dataset, split_validation
+from .datasets import ArrayDataset, Dataset, split_validation
 from .image import load_image, preprocess, preprocess_batch, seen_part
+from .image_folder import ImageFolder
 from .labels import cifar10_labels, imagenet_labels, load_labels
+from .opening import open_dataset
 
 __all__ = [
     "ArrayDataset",
