@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from .._files import writing
 from ..errors import CheckpointError, ConfigError
+from ..files.atomic import writing
 from ..models.config import ModelConfig
 from .archive import Archive, PathLike, one_line
 
