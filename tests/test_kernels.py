@@ -22,6 +22,7 @@ from minidat.kernels import KERNELS, takes_keep
 from .checks import SMALLEST_SCALE, assert_close, cotangent_like, describe, tiny_chunks
 from .strategies import arrays, convolutions, map_shapes, normal, optional_arrays, shapes
 from .test_attention import attention_cases
+from .test_batch_normalization import conv_norm_cases
 from .test_linear import linear_arrays
 from .test_neighborhood import cases as neighborhood_cases
 from .test_neighborhood import from_one_array
@@ -74,6 +75,7 @@ def reversals(draw: st.DrawFn) -> Case:
 CASES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
     ops.attention: attention_cases(),
     ops.conv2d: st.sampled_from(["general", "depthwise", "pointwise", "patches"]).flatmap(convolutions),
+    ops.conv_norm_relu: conv_norm_cases(),
     ops.convolutional_mlp: convolutional_perceptrons(),
     ops.cyclic_shift: shifts(),
     ops.gelu: shapes(axes=(1, 4)).flatmap(arrays).map(lambda x: ([3 * x], {})),

@@ -14,6 +14,7 @@ from typing import Any
 from .. import ops
 from .attention import attention
 from .conv2d import conv2d
+from .conv_norm_relu import conv_norm_relu
 from .gelu import gelu
 from .grid_sample import grid_sample
 from .layer_norm import layer_norm
@@ -28,6 +29,7 @@ from .windows import cyclic_shift, window_partition, window_reverse
 KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.attention: attention,
     ops.conv2d: conv2d,
+    ops.conv_norm_relu: conv_norm_relu,
     ops.convolutional_mlp: convolutional_mlp,
     ops.cyclic_shift: cyclic_shift,
     ops.gelu: gelu,

@@ -13,6 +13,12 @@ def uniform(fan_in: int) -> Initializer:
     return lambda rng, shape: ((2 * rng.random(shape, dtype=np.float32) - 1) * bound).astype(np.float32)
 
 
+def xavier_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """U(-a, a), a = sqrt(6 / (fan_in + fan_out)), for the weight (out, in, kh, kw) of a convolution (Glorot, 2010)."""
+    bound = (6 / (int(np.prod(shape[1:])) + shape[0] * int(np.prod(shape[2:])))) ** 0.5
+    return ((2 * rng.random(shape, dtype=np.float32) - 1) * bound).astype(np.float32)
+
+
 def truncated_normal(std: float) -> Initializer:
     """N(0, std^2), drawn again where it falls beyond +-2 (for the small std used here that never happens)."""
 

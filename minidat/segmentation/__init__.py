@@ -1,0 +1,8 @@
+"""Semantic segmentation: a class for every pixel, by UperNet and Semantic FPN."""
+
+from .config import SegmentorConfig, SemanticFPNConfig, UperNetConfig
+from .segmentor import Segmentor
+from .semantic_fpn import SemanticFPN
+from .upernet import UperNet
+
+__all__ = ["Segmentor", "SegmentorConfig", "SemanticFPN", "SemanticFPNConfig", "UperNet", "UperNetConfig"]
