@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .errors import MinidatError
     from .models import DAT, ModelConfig
     from .nn import Context
+    from .segmentation import Segmentation, segment
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ _HOMES = {
     "MinidatError": "errors",
     "ModelConfig": "models",
     "Prediction": "classification",
+    "Segmentation": "segmentation",
     "classify": "classification",
     "convert_state_dict": "checkpoints",
     "create_model": "catalog",
@@ -43,6 +45,7 @@ _HOMES = {
     "load_model": "checkpoints",
     "preprocess": "data",
     "save_npz": "checkpoints",
+    "segment": "segmentation",
 }
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "MinidatError",
     "ModelConfig",
     "Prediction",
+    "Segmentation",
     "classify",
     "convert_state_dict",
     "create_model",
@@ -63,6 +67,7 @@ __all__ = [
     "load_model",
     "preprocess",
     "save_npz",
+    "segment",
 ]
 
 

@@ -42,6 +42,11 @@ class Segmentor(Module):
         """The dtype of the weights, which images are converted to."""
         return self.backbone.dtype
 
+    @property
+    def label_dtype(self) -> np.dtype:
+        """The smallest dtype of class numbers: uint8 up to 256 classes."""
+        return np.min_scalar_type(self.config.num_classes - 1)
+
     def decode(self, features: Maps, context: Context) -> tuple[np.ndarray, Backward]:
         """The backbone's maps -> logits; backward takes their gradient and returns a list with one for each map."""
         raise NotImplementedError
@@ -87,8 +92,7 @@ class Segmentor(Module):
         sizes: (height, width) of each picture before it was resized for the network; the answer has this size (a list
         of arrays if they differ). None stands for the size of the images.
         """
-        smallest = np.min_scalar_type(self.config.num_classes - 1)
-        answers = [logits.argmax(axis=-1).astype(smallest) for logits in self.full_logits(images, sizes)]
+        answers = [logits.argmax(axis=-1).astype(self.label_dtype) for logits in self.full_logits(images, sizes)]
         return np.stack(answers) if len({answer.shape for answer in answers}) == 1 else answers
 
     def full_logits(self, images: np.ndarray, sizes: Sizes | None = None) -> Iterator[np.ndarray]:
