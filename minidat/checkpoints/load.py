@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..catalog import FAMILIES, family_of
 from ..data.labels import imagenet_labels
 from ..errors import CheckpointError, MinidatError
 from ..models.config import ModelConfig, as_image_size, check_dtype
@@ -23,8 +24,10 @@ from .torch_file import model_part, read_torch_file
 OFFSET_PARTS = (".offset_conv.", ".offset_norm.", ".offset_projection.")
 
 
-def load_model(path: PathLike, *, image_size: int | tuple[int, int] | None = None, dtype: Any = np.float32) -> DAT:
+def load_model(path: PathLike, *, image_size: int | tuple[int, int] | None = None, dtype: Any = np.float32) -> Any:
     """The model in a weights file: a `.npz` of minidat, or a `.pth` of the authors (told apart by content).
+
+    It is a DAT, or whatever else the file's config describes: a detector or a segmentor, which take images of any size.
 
     The model has a `.config`, recognised from names and shapes in the authors' files (see `recognize_config`), and
     `.labels`: those of the file, ImageNet's for the authors' models of 1000 classes, else None. `image_size` is in
@@ -41,6 +44,8 @@ def load_model(path: PathLike, *, image_size: int | tuple[int, int] | None = Non
     if size is None or size == checkpoint.config.image_size:
         return model
     config = checkpoint.config.replace(image_size=size)
+    if not isinstance(config, ModelConfig):  # whose backbone's tables do not follow the image size
+        return build_model(Checkpoint(checkpoint.state, config, checkpoint.labels), path)
     return build_model(
         Checkpoint(resize_tables(checkpoint.state, checkpoint.config, config), config, checkpoint.labels), path
     )
@@ -72,7 +77,7 @@ def read_checkpoint(
 
 def convert(
     source: PathLike, destination: PathLike, *, labels: Sequence[str] | None = None, dtype: Any = np.float32
-) -> ModelConfig:
+) -> Any:
     """Write the model in `source`, a file of either format, to `destination`, a `.npz`; returns its config.
 
     labels: replaces those of the source, one for each class; dtype: how weights are stored, float16 for half the size.
@@ -128,7 +133,7 @@ def _as_float(value: np.ndarray, dtype: Any) -> np.ndarray:
     return value.astype(dtype, copy=False) if value.dtype.kind == "f" else value
 
 
-def build_model(checkpoint: Checkpoint, path: PathLike) -> DAT:
+def build_model(checkpoint: Checkpoint, path: PathLike) -> Any:
     """The model with these weights, which it takes over without a copy.
 
     Raises CheckpointError, naming `path`, with all that is missing, unknown or of another shape than the config's.
@@ -140,10 +145,11 @@ def build_model(checkpoint: Checkpoint, path: PathLike) -> DAT:
     damaged = [name for name, value in state.items() if not np.isfinite(value).all()]
     if damaged:
         raise CheckpointError(f"{path}: {damaged[0]} holds numbers that are not finite, expected undamaged weights")
-    if sum(len(stage.blocks) for stage in config.stages) > len(state):
+    backbone = config if isinstance(config, ModelConfig) else config.backbone
+    if sum(len(stage.blocks) for stage in backbone.stages) > len(state):
         raise CheckpointError(f"{path}: {len(state)} arrays are too few for its config: weights are missing")
     try:
-        model = DAT(config, labels=checkpoint.labels)
+        model = FAMILIES[family_of(config)].network(config, labels=checkpoint.labels)
         model.load_state_dict(state, copy=False)
     except MinidatError as error:
         raise CheckpointError(f"{path}: {error}") from None

@@ -150,6 +150,8 @@ def split_validation(
     """
     total = len(labels)
     if fraction is not None and count is None:
+        if not 0 <= fraction <= 1:
+            raise ConfigError(f"validation: found {fraction}, expected a share of the pictures, above 0 and below 1")
         count = round(total * fraction)
     elif count is None or fraction is not None:
         raise ConfigError("count, fraction: found both or neither, expected one of them")

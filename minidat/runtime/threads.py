@@ -51,7 +51,7 @@ def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) ->
         work(0, count)
         return
     helpers = _helpers()[: max(1, min(thread_count(), count // grain)) - 1]
-    with _one_blas_thread():
+    with one_blas_thread():
         # called from inside `work`, or by two threads of the user at once: the helpers are busy, do it alone
         if not helpers or not _in_use.acquire(blocking=False):
             work(0, count)
@@ -153,7 +153,7 @@ def alone(*, blocking: bool = True) -> Iterator[bool]:
     """
     mine = _in_use.acquire(blocking=blocking)
     try:
-        with _one_blas_thread():
+        with one_blas_thread():
             yield mine
     finally:
         if mine:
@@ -215,7 +215,7 @@ _blas_threads_before = 1
 
 
 @contextmanager
-def _one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> Iterator[None]:
     """OpenBLAS works in the calling thread alone while any thread is inside this block."""
     global _users, _blas_threads_before
     get, put = _openblas()
