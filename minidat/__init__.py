@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .errors import MinidatError
     from .models import DAT, ModelConfig
     from .nn import Context
+    from .runtime.session import Session
     from .segmentation import Segmentation, segment
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ _HOMES = {
     "MinidatError": "errors",
     "ModelConfig": "models",
     "Prediction": "classification",
+    "Session": "runtime.session",
     "Segmentation": "segmentation",
     "classify": "classification",
     "convert_state_dict": "checkpoints",
@@ -58,6 +60,7 @@ __all__ = [
     "ModelConfig",
     "Prediction",
     "Segmentation",
+    "Session",
     "classify",
     "convert_state_dict",
     "create_model",

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from .detection import RetinaNet, RetinaNetConfig
-from .detection.complexity import retinanet_parts
+from .detection import CascadeMaskRCNN, CascadeMaskRCNNConfig, MaskRCNN, MaskRCNNConfig, RetinaNet, RetinaNetConfig
+from .detection.complexity import retinanet_parts, two_stage_parts
 from .detection.config import RETINANET_CONFIGS
+from .detection.two_stage_config import CASCADE_MASK_RCNN_CONFIGS, MASK_RCNN_CONFIGS
 from .errors import ConfigError
 from .models import DAT, ModelConfig
 from .models.complexity import Part, classifier_parts
@@ -40,6 +41,8 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "classifier": Family(DAT, ModelConfig, PUBLISHED_CONFIGS, classifier_parts),
     "retinanet": Family(RetinaNet, RetinaNetConfig, RETINANET_CONFIGS, retinanet_parts),
+    "mask_rcnn": Family(MaskRCNN, MaskRCNNConfig, MASK_RCNN_CONFIGS, two_stage_parts),
+    "cascade_mask_rcnn": Family(CascadeMaskRCNN, CascadeMaskRCNNConfig, CASCADE_MASK_RCNN_CONFIGS, two_stage_parts),
     "upernet": Family(UperNet, UperNetConfig, UPERNET_CONFIGS, upernet_parts),
     "semantic_fpn": Family(SemanticFPN, SemanticFPNConfig, SEMANTIC_FPN_CONFIGS, semantic_fpn_parts),
 }

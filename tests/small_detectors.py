@@ -7,11 +7,27 @@ from typing import Any
 import numpy as np
 
 from minidat import BoxTargets
-from minidat.detection import Detections, RetinaNetConfig
+from minidat.detection import CascadeMaskRCNNConfig, Detections, MaskRCNNConfig, RetinaNetConfig
 from minidat.models import DeformableConfig, ModelConfig, StageConfig
 from minidat.ops import box_iou
 
 SQUARE, DISK = 0, 1
+SMALL_REGIONS: dict[str, Any] = {
+    "num_classes": 2,
+    "image_size": (64, 64),
+    "resize_size": (64, 64),
+    "pyramid_levels": 4,
+    "pyramid_channels": 32,
+    "anchor_scale": 4.0,
+    "anchor_sample": 64,
+    "proposals_per_level": 100,
+    "proposals": 50,
+    "training_proposals_per_level": 100,
+    "training_proposals": 100,
+    "region_sample": 64,
+    "box_features": 64,
+    "mask_convolutions": 2,
+}
 
 
 def small_backbone() -> ModelConfig:
@@ -43,6 +59,17 @@ def small_retinanet(**changes: Any) -> RetinaNetConfig:
     return config.replace(**changes)
 
 
+def small_mask_rcnn(**changes: Any) -> MaskRCNNConfig:
+    """A Mask R-CNN of 270,000 parameters for squares and disks on 64 x 64 pixels."""
+    return MaskRCNNConfig("small_mask_rcnn", small_backbone(), **SMALL_REGIONS).replace(**changes)
+
+
+def small_cascade(**changes: Any) -> CascadeMaskRCNNConfig:
+    """Its cascade."""
+    config = CascadeMaskRCNNConfig("small_cascade", small_backbone(), **SMALL_REGIONS, box_convolutions=1)
+    return config.replace(**changes)
+
+
 def generated_pictures(number: int, seed: int = 0) -> tuple[np.ndarray, list[BoxTargets]]:
     """Pictures (number, 64, 64, 3) of noise with two coloured squares or disks each, apart, and where they are."""
     rng = np.random.default_rng(seed)
@@ -51,6 +78,7 @@ def generated_pictures(number: int, seed: int = 0) -> tuple[np.ndarray, list[Box
     for picture in pictures:
         boxes: list[np.ndarray] = []
         labels: list[int] = []
+        masks: list[np.ndarray] = []
         while len(boxes) < 2:
             side = int(rng.integers(12, 28))
             x, y = (int(start) for start in rng.integers(0, 64 - side, 2))
@@ -63,7 +91,9 @@ def generated_pictures(number: int, seed: int = 0) -> tuple[np.ndarray, list[Box
             picture[y : y + side, x : x + side][inside] = color
             boxes.append(box)
             labels.append(label)
-        targets.append(BoxTargets(np.array(boxes), np.array(labels)))
+            masks.append(np.zeros((64, 64), bool))
+            masks[-1][y : y + side, x : x + side] = inside
+        targets.append(BoxTargets(np.array(boxes), np.array(labels), list(masks)))
     return pictures, targets
 
 

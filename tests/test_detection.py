@@ -1,5 +1,6 @@
 """Detectors: the pyramid, anchors, assignment, RetinaNet's interface, and that a small one learns."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 import minidat
 from minidat.catalog import config_from_dict, config_to_dict, get_config
+from minidat.checkpoints import to_authors_state_dict
 from minidat.detection import Detections, RetinaNet, RetinaNetConfig
 from minidat.detection.anchors import base_anchors, level_anchors
 from minidat.detection.assignment import BACKGROUND, IGNORED, assign
@@ -21,6 +23,7 @@ from minidat.ops import box_iou
 from minidat.training.optimizer import AdamW, decay_names
 
 from .checks import assert_close, check_against_torch, check_finite_differences
+from .reference.detection import build_retinanet
 from .small_detectors import average_precision, generated_pictures, small_retinanet
 from .strategies import normal, seeds
 from .test_boxes import random_boxes
@@ -127,6 +130,48 @@ def small_model(dtype: Any = np.float64, seed: int = 0, **changes: Any) -> Retin
     return model
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"first_stage": 1, "pyramid_levels": 5, "head_convolutions": 2, "anchor_ratios": (0.5, 1.0, 2.0)}]
+)
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("size", [(64, 64), (72, 100), (45, 70)])
+def test_outputs_and_gradients_equal_the_transcription(
+    changes: dict[str, Any], shifted: bool, size: tuple[int, int]
+) -> None:
+    """Images whose maps the windows, the patches and the down-samplings do not divide, too."""
+    config = small_retinanet(**changes)
+    if shifted:
+        stages = (replace(config.backbone.stages[0], blocks=("window", "shifted_window")), *config.backbone.stages[1:])
+        config = config.replace(backbone=config.backbone.replace(stages=stages))
+    model = minidat.create_model(config, dtype=np.float64)
+    rng = np.random.default_rng(0)
+    for name, parameter in model.named_parameters():
+        spread = 0.2 if len(parameter.shape) == 1 else float(np.prod(parameter.shape[1:])) ** -0.5
+        parameter.value = spread * rng.standard_normal(parameter.shape) + (name.split(".")[-2].startswith("norm"))
+    peer = build_retinanet(config).double()
+    peer.load_state_dict({k: torch.tensor(v) for k, v in to_authors_state_dict(model.state_dict()).items()})
+
+    images = rng.standard_normal((2, *size, 3))
+    (logits, deltas), backward = model.forward(images, Context(gradients=True))
+    tensor = torch.tensor(images, requires_grad=True)
+    expected = [x for outputs in peer(tensor.movedim(-1, 1)) for x in outputs]
+    cotangents = []
+    for found, wanted in zip(logits + deltas, expected, strict=True):
+        assert_close(found.reshape(*found.shape[:3], -1), wanted.detach().movedim(1, -1).numpy(), 1e-9, "output")
+        cotangents.append(rng.standard_normal(found.shape))
+    levels = len(logits)
+    d_images = backward(cotangents[:levels], cotangents[levels:])
+    torch.autograd.backward(
+        expected,
+        [torch.tensor(d.reshape(*d.shape[:3], -1)).movedim(-1, 1) for d in cotangents],
+    )
+    assert_close(d_images, tensor.grad.numpy(), 1e-8, "gradient of the images")
+    gradients = to_authors_state_dict({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, parameter in peer.named_parameters():
+        smallest = 1.0 if name.endswith("proj_k.bias") else 1e-3  # zero but for rounding
+        assert_close(gradients[name], parameter.grad.numpy(), 1e-8, name, smallest)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("first_stage", [0, 1, 2])
 @pytest.mark.parametrize("size", [(64, 64), (50, 71)])
@@ -216,7 +261,9 @@ def test_the_gradient_of_the_loss() -> None:
 
 
 def test_losses_of_a_batch_are_averaged_over_its_positive_anchors() -> None:
+    """An image without any counts as one with one."""
     model, (images, targets) = small_model(), generated_pictures(3)
+    targets[1] = minidat.BoxTargets(np.zeros((0, 4)), np.zeros(0, int))
     anchors = np.concatenate(model.anchors(model.forward(images, Context())[0][0]))
     counts = [max(1, int(model._goals(anchors, target)[2].sum())) for target in targets]
     together, _ = model.loss(images, targets, Context())
@@ -269,7 +316,7 @@ def test_detect_refuses_what_cannot_be() -> None:
     model = minidat.create_model(small_retinanet(), seed=0)
     picture = np.zeros((8, 9, 3), np.uint8)
     for wrong in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ConfigError, match="threshold: found .*, expected 0 to 1"):
+        with pytest.raises(ConfigError, match=r"threshold: found .*, expected 0 to 1"):
             minidat.detect(model, picture, threshold=wrong)
     with pytest.raises(ShapeError, match="image: found shape"):
         minidat.detect(model, picture[..., :2])

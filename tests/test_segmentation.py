@@ -96,7 +96,9 @@ def test_weights_have_the_authors_names_and_shapes_and_come_back(name: str) -> N
 
 def test_names_of_other_heads_are_all_listed() -> None:
     theirs = {"backbone.norms.0.norm.weight": np.ones(3), "decode_head.a": np.ones(1), "head.b": np.ones(1)}
-    with pytest.raises(CheckpointError, match=r"the heads of mmsegmentation: unknown decode_head.a, head.b"):
+    with pytest.raises(
+        CheckpointError, match=r"the heads of mmdetection or mmsegmentation: unknown decode_head.a, head.b"
+    ):
         convert_state_dict(theirs)
     with pytest.raises(CheckpointError, match=r"minidat's heads: unknown decode_head.a, head.b"):
         to_authors_state_dict(

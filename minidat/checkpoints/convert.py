@@ -1,8 +1,9 @@
 """The authors' names of the weights, and ours: one table, used both ways.
 
 The authors keep parallel lists in a stage (`layer_norms`, `attns`, `mlps`), ours keep everything of a block together.
-Their 1x1 convolutions, (D, C, 1, 1), are our linear layers, (D, C). In a segmentor the backbone's names begin with
-`backbone.`, and the heads' are those of mmsegmentation. This file is the only place that knows.
+Their 1x1 convolutions, (D, C, 1, 1), are our linear layers, (D, C). In a detector or segmentor the backbone's names
+begin with `backbone.`, and the heads' are those of mmdetection and mmsegmentation. This file is the only place that
+knows.
 """
 
 from __future__ import annotations
@@ -28,6 +29,19 @@ Section = tuple[str, str, tuple[tuple[str, str, str], ...]]
 def _conv_norm(authors: str, ours: str) -> tuple[tuple[str, str, str], ...]:
     """The rows of a convolution and its batch normalization (mmcv's ConvModule)."""
     return (f"{authors}.conv.weight", f"{ours}.conv.weight", ""), (f"{authors}.bn.#", f"{ours}.norm.#", "")
+
+
+def _region_heads(stage: str, ours: str) -> tuple[tuple[str, str, str], ...]:
+    """The rows of a box head and a mask head, whose authors' names have a number in a cascade."""
+    return (
+        *_conv_norm(f"bbox_head{stage}.shared_convs.{{n}}", f"{ours}.box_head.convs.{{n}}"),
+        (f"bbox_head{stage}.shared_fcs.{{n}}.*", f"{ours}.box_head.linears.{{n}}.*", ""),
+        (f"bbox_head{stage}.fc_cls.*", f"{ours}.box_head.classifier.*", ""),
+        (f"bbox_head{stage}.fc_reg.*", f"{ours}.box_head.regressor.*", ""),
+        (f"mask_head{stage}.convs.{{n}}.conv.*", f"{ours}.mask_head.convs.{{n}}.*", ""),
+        (f"mask_head{stage}.upsample.*", f"{ours}.mask_head.upsampling.*", ""),
+        (f"mask_head{stage}.conv_logits.*", f"{ours}.mask_head.classifier.*", ""),
+    )
 
 
 TABLE: dict[str, Section] = {
@@ -123,6 +137,19 @@ HEADS: dict[str, Section] = {
             ("retina_reg.*", "boxes.output.*", ""),
         ),
     ),
+    "region proposals": (
+        "rpn_head.", "proposals.", (
+            ("rpn_conv.*", "conv.*", ""),
+            ("rpn_cls.*", "classifier.*", ""),
+            ("rpn_reg.*", "regressor.*", ""),
+        ),
+    ),
+    "Mask R-CNN and its cascade": (
+        "roi_head.", "", (
+            *_region_heads("", "regions"),
+            *_region_heads(".{s}", "stages.{s}"),
+        ),
+    ),
     "UperNet and Semantic FPN": (
         "decode_head.", "decode_head.", (
             *_conv_norm("psp_modules.{n}.1", "pyramid_pooling.branches.{n}"),
@@ -207,7 +234,7 @@ def convert_state_dict(authors_state: Mapping[str, np.ndarray]) -> dict[str, np.
 
     1x1 convolutions lose their two last axes, dtypes stay, buffers are dropped but for running statistics, and a
     `module.` before every name (left by PyTorch's data-parallel wrapper) is taken off. The authors call two kinds of
-    bias `rpe_table`: `is_fixed_table` tells them apart. A state dict with a `backbone.` is a segmentor's.
+    bias `rpe_table`: `is_fixed_table` tells them apart. A `backbone.` means a detector or a segmentor.
     Raises CheckpointError listing every name that is none of the authors', or that occurs twice.
     """
     state = without_wrapper(authors_state)
@@ -215,7 +242,7 @@ def convert_state_dict(authors_state: Mapping[str, np.ndarray]) -> dict[str, np.
         backbone, heads = _split(state)
         heads = {name: value for name, value in heads.items() if not name.endswith("." + STEPS_SEEN)}
         converted = {BACKBONE + name: value for name, value in convert_state_dict(backbone).items()}
-        return converted | _renamed(heads, _Row.to_ours, "the heads of mmsegmentation")
+        return converted | _renamed(heads, _Row.to_ours, "the heads of mmdetection or mmsegmentation")
     patches = "convolutional patches" if "patch_proj.3.weight" in state else "plain patches"
     sections = [title for title in TABLE if not title.endswith("patches") or title == patches]
     rows = [row for title in sections for row in _section(title)]

@@ -1,8 +1,8 @@
 """Our own files: a `.npz` with a model's weights, its config and its labels.
 
 It is a plain NumPy archive, `np.load(path, allow_pickle=False)` reads it: one array for each parameter, under its name,
-and two JSON texts as arrays of bytes, `config` (`config_to_dict`) and `labels` (a list, or null). The same model
-gives the same bytes.
+and two JSON texts as arrays of bytes, `config` (`config_to_dict`) and `labels` (a list, or null). The same model gives
+the same bytes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from ..files.atomic import writing
 from ..catalog import config_from_dict, config_to_dict
 from ..errors import CheckpointError, ConfigError
-from ..files.atomic import writing
 from .archive import Archive, PathLike, one_line
 
 MAX_TEXT_BYTES = 4 << 20  # config and labels
@@ -38,8 +38,7 @@ STORAGE_DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float6
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a weights file holds: arrays by our names, the model's config (a ModelConfig, a RetinaNetConfig ...), and
-    the class labels, if it has any."""
+    """What a weights file holds: arrays by our names, the config, and the class labels, if it has any."""
 
     state: dict[str, np.ndarray]
     config: Any

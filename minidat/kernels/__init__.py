@@ -22,12 +22,17 @@ from .linear import linear
 from .local_perception import local_perception
 from .mlp import convolutional_mlp, mlp
 from .neighborhood_attention import neighborhood_attention
+from .nms import class_nms, nms
 from .residual import residual
+from .resize import resize
+from .roi_align import roi_align
 from .sample_product_grid import sample_product_grid
+from .transposed_conv2d import transposed_conv2d
 from .windows import cyclic_shift, window_partition, window_reverse
 
 KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.attention: attention,
+    ops.class_nms: class_nms,
     ops.conv2d: conv2d,
     ops.conv_norm_relu: conv_norm_relu,
     ops.convolutional_mlp: convolutional_mlp,
@@ -39,8 +44,12 @@ KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.local_perception: local_perception,
     ops.mlp: mlp,
     ops.neighborhood_attention: neighborhood_attention,
+    ops.nms: nms,
     ops.residual: residual,
+    ops.resize: resize,
+    ops.roi_align: roi_align,
     ops.sample_product_grid: sample_product_grid,
+    ops.transposed_conv2d: transposed_conv2d,
     ops.window_partition: window_partition,
     ops.window_reverse: window_reverse,
 }

@@ -1,6 +1,15 @@
 """Parameter, Module, Context, and the layers that are one operator."""
 
-from .layers import BatchNorm, Conv2d, ConvNorm, LayerNorm, LayerScale, Linear, depthwise_conv
+from .layers import (
+    BatchNorm,
+    Conv2d,
+    ConvNorm,
+    LayerNorm,
+    LayerScale,
+    Linear,
+    TransposedConv2d,
+    depthwise_conv,
+)
 from .module import AttentionRecord, Backward, Buffer, Context, LocalAttentionRecord, Module, Parameter
 from .sequential import run_in_order
 
@@ -18,6 +27,7 @@ __all__ = [
     "LocalAttentionRecord",
     "Module",
     "Parameter",
+    "TransposedConv2d",
     "depthwise_conv",
     "run_in_order",
 ]

@@ -45,6 +45,19 @@ class Conv2d(Module):
         )
 
 
+class TransposedConv2d(Module):
+    """The `transposed_conv2d` operator on x (B, H, W, in_channels), with weight (in, out, kernel, kernel)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int) -> None:
+        fan_in = out_channels * kernel**2  # PyTorch counts so, as if the weight were a convolution's
+        self.weight = Parameter((in_channels, out_channels, kernel, kernel), uniform(fan_in))
+        self.bias = Parameter((out_channels,), uniform(fan_in))
+        self.stride = stride
+
+    def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
+        return context.apply(ops.transposed_conv2d, x, self.weight, self.bias, stride=self.stride)
+
+
 def depthwise_conv(channels: int, kernel: int = 3) -> Conv2d:
     """A convolution of each channel on its own that keeps the map's size (odd `kernel`)."""
     return Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)

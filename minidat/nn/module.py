@@ -34,6 +34,9 @@ class Buffer:
         self.initializer = initializer
         self.value: np.ndarray = None  # type: ignore[assignment]  # set before a forward pass
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "grad": None}  # what is pickled: a gradient belongs to a step, not to the model
+
     @property
     def size(self) -> int:
         return int(np.prod(self.shape))
@@ -108,12 +111,9 @@ class Context:
         """
         values = [a.value if isinstance(a, Parameter) else a for a in arguments]
         started = time.perf_counter()
-        if not self.plain and op in KERNELS:
-            kernel = KERNELS[op]
-            hints = {"keep": self.gradients} if takes_keep(kernel) else {}
-            output, op_backward = kernel(*values, **settings, **hints)
-        else:
-            output, op_backward = op(*values, **settings)
+        chosen = self.choose(op)
+        hints = {"keep": self.gradients} if takes_keep(chosen) else {}
+        output, op_backward = chosen(*values, **settings, **hints)
         self._record(op.__name__, started)
         if not self.gradients:
             return output, None  # type: ignore[return-value]
@@ -133,6 +133,10 @@ class Context:
             return d_arrays[0] if len(d_arrays) == 1 else d_arrays
 
         return output, backward
+
+    def choose(self, op: Callable[..., Any]) -> Callable[..., Any]:
+        """`op`, or its kernel: for the operators without a backward, which a module calls itself."""
+        return op if self.plain else KERNELS.get(op, op)
 
     def _record(self, name: str, started: float) -> None:
         if self.profile is not None:

@@ -9,11 +9,13 @@ Legend: B batch, H and W rows and columns of a map, C channels, Q queries, K key
 from .activation import gelu, log_spaced, relu, sigmoid, softmax, tanh
 from .attention import attention, attention_probabilities
 from .batch_normalization import batch_norm, batch_statistics, conv_norm_relu
+from .binary_cross_entropy import binary_cross_entropy
 from .boxes import box_area, box_giou, box_iof, box_iou, decode_boxes, encode_boxes
 from .convolution import conv2d, local_perception
 from .detection_losses import focal_loss, giou_loss, l1_loss, smooth_l1_loss
 from .linear import linear, scale_channels
 from .losses import cross_entropy, pixel_cross_entropy
+from .masks import paste_mask
 from .mlp import convolutional_mlp, mlp, residual
 from .neighborhood import neighborhood_attention, neighborhood_probabilities, neighborhood_tokens
 from .nms import class_nms, nms
@@ -21,7 +23,9 @@ from .normalization import layer_norm
 from .pooling import adaptive_average_pool, average_pool, global_average_pool, max_pool
 from .regularization import channel_dropout, drop_path, dropout
 from .resize import resize
+from .roi_align import roi_align
 from .sampling import grid_sample, query_points, reference_points, sample_product_grid, sampling_points
+from .transposed_convolution import transposed_conv2d
 from .windows import (
     cyclic_shift,
     relative_position_index,
@@ -38,6 +42,7 @@ __all__ = [
     "average_pool",
     "batch_norm",
     "batch_statistics",
+    "binary_cross_entropy",
     "box_area",
     "box_giou",
     "box_iof",
@@ -69,6 +74,7 @@ __all__ = [
     "neighborhood_probabilities",
     "neighborhood_tokens",
     "nms",
+    "paste_mask",
     "pixel_cross_entropy",
     "query_points",
     "reference_points",
@@ -76,6 +82,7 @@ __all__ = [
     "relu",
     "residual",
     "resize",
+    "roi_align",
     "sample_product_grid",
     "sampling_points",
     "scale_channels",
@@ -84,6 +91,7 @@ __all__ = [
     "smooth_l1_loss",
     "softmax",
     "tanh",
+    "transposed_conv2d",
     "window_partition",
     "window_position_bias",
     "window_reverse",

@@ -1,4 +1,4 @@
-"""Pooling: averages over blocks, over a grid of bins and over the whole map, the largest number of each window."""
+"""Pooling: averages over blocks, a grid of bins or the whole of a map, and the largest number of each window."""
 
 from __future__ import annotations
 

@@ -111,9 +111,10 @@ class Segmentor(Module):
 
 def resize_in_steps(logits: np.ndarray, sizes: Sizes) -> np.ndarray:
     """Logits (h, w, K) resized to one of `sizes` after another, bilinear."""
+    maps = logits[np.newaxis]
     for size in sizes:
-        logits = ops.resize(logits[np.newaxis], size=size)[0][0]
-    return logits
+        maps, _ = Context().apply(ops.resize, maps, size=size)
+    return maps[0]
 
 
 def _map_loss(logits: np.ndarray, labels: np.ndarray, weight: float, context: Context) -> tuple[float, Backward]:
