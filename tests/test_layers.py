@@ -17,6 +17,7 @@ FILES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in 
 # Each room of the house and those it may import, besides itself and `errors`.
 BELOW_NETS = {"ops", "kernels", "runtime", "nn", "models", "data", "files"}
 NETS = BELOW_NETS | {"detection", "segmentation"}
+CATALOG = NETS | {"catalog"}
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
@@ -28,14 +29,16 @@ MAY_IMPORT = {
     "data": {"files", "runtime"},
     "detection": BELOW_NETS | {"segmentation"},
     "segmentation": BELOW_NETS,
-    "visualization": NETS,
-    "checkpoints": NETS,
-    "classification": NETS,
-    "grading": NETS,
-    "info": NETS | {"checkpoints"},
-    "benchmark": NETS | {"checkpoints"},
-    "evaluation": NETS | {"checkpoints", "visualization"},
-    "training": NETS | {"checkpoints", "evaluation", "visualization"},
+    "catalog": NETS,
+    "visualization": CATALOG,
+    "checkpoints": CATALOG,
+    "classification": CATALOG,
+    "grading": CATALOG,
+    "info": CATALOG | {"checkpoints"},
+    "benchmark": CATALOG | {"checkpoints"},
+    "operator_times": CATALOG | {"benchmark"},
+    "evaluation": CATALOG | {"checkpoints", "visualization"},
+    "training": CATALOG | {"checkpoints", "evaluation", "visualization"},
 }
 COMPOSERS = {"", "__main__", "commands"}  # the package's root and the command may import everything
 STILL_MOVING = {  # a file or a room -> what it imports for now

@@ -104,6 +104,7 @@ class DetectionTask(DenseTask):
         self, config: DetectorConfig, training: DetectionDataset, validation: DetectionDataset, recipe: Recipe
     ) -> None:
         super().__init__(config, training.subset(training.occupied.tolist()), validation, recipe)
+        self.annotated = validation
         assert isinstance(recipe.augmentation, BoxAugmentation)
         self.objective = DetectionObjective(recipe.augmentation)
 
@@ -112,7 +113,7 @@ class DetectionTask(DenseTask):
 
     def validate(self, model: Detector) -> dict[str, float]:
         """COCO's average precision of boxes, "AP" and "AP50"; with masks theirs too, "mask_AP" and "mask_AP50"."""
-        metrics = evaluate_detector(model, self.validation)
+        metrics = evaluate_detector(model, self.annotated)
         figures = {"AP": metrics["bbox"].ap, "AP50": metrics["bbox"].ap50}
         if "segm" in metrics:
             figures |= {"mask_AP": metrics["segm"].ap, "mask_AP50": metrics["segm"].ap50}
@@ -128,10 +129,11 @@ class SegmentationTask(DenseTask):
         self, config: SegmentorConfig, training: SegmentationDataset, validation: SegmentationDataset, recipe: Recipe
     ) -> None:
         super().__init__(config, training, validation, recipe)
+        self.labelled = validation
         if recipe.batch // recipe.workers < 2:
             raise ConfigError(
-                f"recipe: batch: found {recipe.batch} for {recipe.workers} workers, expected at least 2 images for each:"
-                " a segmentor normalizes by the statistics of its batch"
+                f"recipe: batch: found {recipe.batch} for {recipe.workers} workers, expected at least 2 images for "
+                "each: a segmentor normalizes by the statistics of its batch"
             )
         assert isinstance(recipe.augmentation, LabelAugmentation)
         self.objective = SegmentationObjective(recipe.augmentation)
@@ -141,5 +143,5 @@ class SegmentationTask(DenseTask):
 
     def validate(self, model: Segmentor) -> dict[str, float]:
         """Mean IoU, "mIoU", and the share of pixels that are right, "aAcc"."""
-        metrics = evaluate_segmentor(model, self.validation)
+        metrics = evaluate_segmentor(model, self.labelled)
         return {"mIoU": metrics.mean_iou, "aAcc": metrics.pixel_accuracy}

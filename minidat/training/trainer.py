@@ -119,7 +119,7 @@ def train(
 def make_task(config: Any, training: Any, validation: Any, recipe: Recipe) -> Task:
     """What there is to learn from these data. Raises ConfigError for data or a recipe that do not fit the model."""
     family_of(config)
-    kind, task, data, augmentation = next(row for row in TASKS if isinstance(config, row[0]))
+    task, data, augmentation = next(row[1:] for row in TASKS if isinstance(config, row[0]))
     for dataset in (training, validation):
         if not isinstance(dataset, data):
             raise ConfigError(
