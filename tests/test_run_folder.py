@@ -86,7 +86,12 @@ def test_leftovers_are_those_of_the_names_alone(tmp_path):
     for name in (".run.json.123", ".run.json.x", ".other.json.123", "run.json", ".run.json"):
         (tmp_path / name).write_text("")
     remove_leftovers(tmp_path, ["run.json", "log.jsonl"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.json.123", ".run.json", ".run.json.x", "run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".other.json.123",
+        ".run.json",
+        ".run.json.x",
+        "run.json",
+    ]
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -272,7 +277,9 @@ def test_killed_at_every_write_fsync_rename_and_unlink(tmp_path):
     assert status == 0
     assert counts["replace"] >= 6  # run.json, and in two epochs weights, the curve and the checkpoint
     assert counts["unlink"] >= counts["replace"]
-    expected = {name: (tmp_path / "whole" / name).read_bytes() for name in ("weights.npz", "checkpoint.npz", "run.json")}
+    expected = {
+        name: (tmp_path / "whole" / name).read_bytes() for name in ("weights.npz", "checkpoint.npz", "run.json")
+    }
     log = without_times(tmp_path / "whole")
     for kind, count in counts.items():
         step = max(1, count // 8)
