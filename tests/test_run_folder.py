@@ -356,6 +356,18 @@ def test_the_bits_do_not_depend_on_the_cores(tmp_path, workers):
         assert without_times(tmp_path / run) == without_times(tmp_path / "1"), run
 
 
+def test_the_blas_keeps_to_one_thread(tmp_path):
+    """Sums that OpenBLAS shares among its threads have another order for each number of them."""
+    from minidat.runtime.threads import _openblas
+
+    data = pictures(16)
+    counts = []
+    before = _openblas()[0]()
+    train(TINY, data, data, SHORT, tmp_path, progress=lambda progress: counts.append(_openblas()[0]()))
+    assert counts == [1] * 4
+    assert _openblas()[0]() == before
+
+
 def test_other_workers_are_refused_unless_nothing_is_said(tmp_path, monkeypatch, capsys):
     """The number belongs to the recipe; the command goes on with that of the run, however many cores there are."""
     data = pictures(16)

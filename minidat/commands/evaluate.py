@@ -45,8 +45,11 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from ..checkpoints import load_model
     from ..detection import Detector
+    from ..evaluation import check_picture_path
     from ..segmentation import Segmentor
 
+    if arguments.confusion is not None:
+        check_picture_path(arguments.confusion)  # before the work, not after it
     weights = chosen_weights(arguments)
     model = load_model(weights)
     if arguments.multi_scale and not isinstance(model, Segmentor):
@@ -63,10 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _evaluate_classifier(arguments: argparse.Namespace, model: Any, weights: str) -> None:
     from ..data.opening import open_dataset
-    from ..evaluation import check_picture_path, draw_confusion_matrix, evaluate, format_evaluation, save_picture
+    from ..evaluation import draw_confusion_matrix, evaluate, format_evaluation, save_picture
 
-    if arguments.confusion is not None:
-        check_picture_path(arguments.confusion)  # before the work, not after it
     dataset = open_dataset(arguments.data, arguments.split, default_split="test")
     with skipping(arguments) as on_error, progress_bar("images") as progress:
         evaluation = evaluate(model, dataset, batch=arguments.batch, progress=progress, on_error=on_error)
