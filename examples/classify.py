@@ -11,7 +11,7 @@ To do it from a program of your own:
 
 import sys
 
-from minidat.cli import main
+from minidat.commands import main
 
 if __name__ == "__main__":
     sys.exit(main(["classify", *sys.argv[1:]]))

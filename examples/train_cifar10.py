@@ -15,9 +15,10 @@ import sys
 from argparse import RawDescriptionHelpFormatter
 
 from minidat import MinidatError, ModelConfig
-from minidat.cli import Parser
+from minidat.commands.shared import Parser
 from minidat.data.augmentation import Augmentation
-from minidat.data.datasets import ArrayDataset, open_dataset, split_validation
+from minidat.data.datasets import ArrayDataset, split_validation
+from minidat.data.opening import open_dataset
 from minidat.models.config import DeformableConfig, StageConfig
 from minidat.training import Recipe, show_progress, train
 

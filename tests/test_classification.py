@@ -16,7 +16,7 @@ from PIL import Image
 
 import minidat
 import minidat.checkpoints
-from minidat import classification, cli
+from minidat import classification, commands
 from minidat.checkpoints import published
 from minidat.classification import Prediction, classify, default_weights, format_predictions
 from minidat.data import preprocess
@@ -217,7 +217,7 @@ def model(monkeypatch):
 
 def fails(capsys, *argv):
     """The command must exit with 2 and print one line, on stderr. Returns the line."""
-    assert cli.main(argv) == 2
+    assert commands.main(argv) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("minidat: error: ")
@@ -227,7 +227,7 @@ def fails(capsys, *argv):
 
 def test_classify_command(model, photographs, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
-    assert cli.main(["classify", *photographs, "--weights", "w.npz", "--top", "2"]) == 0
+    assert commands.main(["classify", *photographs, "--weights", "w.npz", "--top", "2"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert model.loaded == ["w.npz"]
@@ -238,7 +238,7 @@ def test_classify_command(model, photographs, capsys, monkeypatch):
 
 
 def test_json(model, photographs, capsys):
-    assert cli.main(["classify", *photographs, "--weights", "w.npz", "--top", "1", "--json"]) == 0
+    assert commands.main(["classify", *photographs, "--weights", "w.npz", "--top", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [image["image"] for image in found] == photographs
     for image in found:
@@ -250,12 +250,12 @@ def test_json(model, photographs, capsys):
 
 def test_default_weights_say_what_they_know(model, photographs, capsys, monkeypatch):
     monkeypatch.setattr(classification, "default_weights", lambda: Path("shipped.npz"))
-    assert cli.main(["classify", photographs[0]]) == 0
+    assert commands.main(["classify", photographs[0]]) == 0
     out = capsys.readouterr().out
     assert model.loaded == [Path("shipped.npz")]
     assert "knows only ant, bee, cow, doe." in out
     assert "minidat download dat_tiny" in out
-    assert cli.main(["classify", photographs[0], "--json"]) == 0
+    assert commands.main(["classify", photographs[0], "--json"]) == 0
     json.loads(capsys.readouterr().out)
 
 
@@ -292,7 +292,7 @@ def test_top_must_be_positive(model, photographs, capsys):
 )
 def test_mistakes_in_the_command_line(argv, program, mistake, capsys):
     with pytest.raises(SystemExit) as caught:
-        cli.main(argv)
+        commands.main(argv)
     assert caught.value.code == 2
     output = capsys.readouterr()
     assert output.out == ""
@@ -301,7 +301,7 @@ def test_mistakes_in_the_command_line(argv, program, mistake, capsys):
 
 def test_version(capsys):
     with pytest.raises(SystemExit) as caught:
-        cli.main(["--version"])
+        commands.main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"minidat {minidat.__version__}\n"
 
@@ -320,14 +320,14 @@ def test_no_traceback(model, photographs, capsys, monkeypatch, error, status, li
         raise error
 
     monkeypatch.setattr(minidat.checkpoints, "load_model", fail)
-    assert cli.main(["classify", photographs[0], "--weights", "w.npz"]) == status
+    assert commands.main(["classify", photographs[0], "--weights", "w.npz"]) == status
     assert capsys.readouterr() == ("", line)
 
 
 def test_an_ascii_terminal(model, photographs, monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     model.labels[1] = "bée"
-    assert cli.main(["classify", photographs[0], "--weights", "w.npz"]) == 0
+    assert commands.main(["classify", photographs[0], "--weights", "w.npz"]) == 0
     assert b"  b?e  60.0%  ####" in sys.stdout.buffer.getvalue()
 
 
@@ -378,18 +378,18 @@ def test_example_photographs(tiny, capsys):
     paths = sorted(str(path) for path in (REPOSITORY / "examples" / "images").glob("*.jpg"))
     assert [Path(path).stem for path in paths] == ["cat", "dog", "horse"]
     assert all(Path(path).stat().st_size < 150_000 for path in paths)
-    assert cli.main(["classify", *paths, "--weights", str(tiny), "--top", "1"]) == 0
+    assert commands.main(["classify", *paths, "--weights", str(tiny), "--top", "1"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 8
 
 
 def test_convert_gives_labels_and_halves_the_size(tiny, tmp_path, capsys):
     (tmp_path / "labels.txt").write_text("x\ny\nz\n")
     half = tmp_path / "half.npz"
-    assert cli.main(["convert", str(tiny), str(half), "--labels", str(tmp_path / "labels.txt"), "--half"]) == 0
+    assert commands.main(["convert", str(tiny), str(half), "--labels", str(tmp_path / "labels.txt"), "--half"]) == 0
     assert capsys.readouterr().out.startswith(f"{half}: tiny, 3 classes, images of 32 x 32 pixels, ")
     assert minidat.load_model(half).labels == ["x", "y", "z"]
     assert half.stat().st_size < 0.8 * tiny.stat().st_size
-    assert cli.main(["convert", str(half), str(tmp_path / "again.npz")]) == 0
+    assert commands.main(["convert", str(half), str(tmp_path / "again.npz")]) == 0
     assert minidat.load_model(tmp_path / "again.npz").labels == ["x", "y", "z"]
     capsys.readouterr()
     fails(capsys, "convert", str(tiny), str(half), "--labels", "cifar10")  # ten names for three classes
@@ -407,7 +407,7 @@ def test_weights_without_labels(tiny, tmp_path, photographs, capsys):
     model = minidat.load_model(tiny)
     path = tmp_path / "nameless.npz"
     minidat.save_npz(path, model.state_dict(), model.config)
-    assert cli.main(["classify", photographs[0], "--weights", str(path)]) == 0
+    assert commands.main(["classify", photographs[0], "--weights", str(path)]) == 0
     out = capsys.readouterr().out
     assert "  class 0 " in out
     assert "--labels FILE" in out
@@ -428,7 +428,7 @@ def test_download_command(monkeypatch, tmp_path, capsys, on_terminal, shown):
     monkeypatch.setattr(published, "download", download)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: on_terminal)
     for argv, path in ((["dat_tiny"], "dat_tiny.npz"), (["dat_tiny", "other.pth"], "other.pth")):
-        assert cli.main(["download", *argv]) == 0
+        assert commands.main(["download", *argv]) == 0
         assert capsys.readouterr() == (f"{path}: dat_tiny, 2.0 MB\n", shown)
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from minidat.cli import main
+from minidat.commands import main
 from minidat.models import list_models
 
 
@@ -54,7 +54,7 @@ def test_importing_minidat_imports_nothing_heavy():
 
 def test_classifying_imports_no_scipy(tmp_path):
     code = (
-        "import sys; from minidat.cli import main; status = main(['classify', sys.argv[1]]); "
+        "import sys; from minidat.commands import main; status = main(['classify', sys.argv[1]]); "
         "sys.exit(status or any(m.startswith('scipy') for m in sys.modules))"
     )
     from PIL import Image

@@ -20,9 +20,11 @@ from PIL import Image
 
 from minidat.data import datasets, image
 from minidat.data.cifar10 import BATCHES
-from minidat.data.datasets import ArrayDataset, ImageFolder, open_dataset, split_validation
+from minidat.data.datasets import ArrayDataset, split_validation
 from minidat.data.image import load_image, load_images, preprocess, preprocess_batch
+from minidat.data.image_folder import ImageFolder
 from minidat.data.labels import cifar10_labels
+from minidat.data.opening import open_dataset
 from minidat.errors import ConfigError, DatasetError, ImageError, MinidatError, ShapeError
 
 

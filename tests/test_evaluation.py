@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import minidat
-from minidat import classification, cli
+from minidat import classification, commands
 from minidat.data import ArrayDataset, preprocess
 from minidat.data.datasets import Dataset
 from minidat.errors import (
@@ -409,12 +409,12 @@ def insects(tmp_path):
 
 
 def run(capsys, *argv):
-    assert cli.main(["evaluate", *map(str, argv)]) == 0
+    assert commands.main(["evaluate", *map(str, argv)]) == 0
     return capsys.readouterr()
 
 
 def fails(capsys, *argv):
-    assert cli.main(["evaluate", *map(str, argv)]) == 2
+    assert commands.main(["evaluate", *map(str, argv)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("minidat: error: ")
@@ -504,6 +504,6 @@ class Terminal(io.StringIO):
 def test_progress_is_for_people_alone(tiny, insects, capsys, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    assert cli.main(["evaluate", "--weights", str(tiny), "--data", str(insects)]) == 0
+    assert commands.main(["evaluate", "--weights", str(tiny), "--data", str(insects)]) == 0
     assert "6/6" in terminal.getvalue()
     assert "6/6" not in capsys.readouterr().out

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidat.cli import main
+from minidat.commands import main
 from minidat.errors import ExerciseError
 from minidat.grading import find_exercise, format_report, grade_file, list_exercises
 from minidat.grading.cases import Case, growing_cases, simplify

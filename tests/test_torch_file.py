@@ -18,10 +18,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from minidat._pickle_machine import PickleError, PickleMachine
 from minidat.checkpoints import Placeholder, load_model, read_torch_file
 from minidat.checkpoints.torch_file import ELEMENT_TYPES
 from minidat.errors import CheckpointError
+from minidat.files.pickle_machine import PickleError, PickleMachine
 from tests.checkpoint_files import (
     foreign_module,
     peak_of,

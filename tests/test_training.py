@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from minidat.checkpoints import load_model, load_npz
-from minidat.cli import main
+from minidat.commands import main
 from minidat.data.augmentation import Augmentation
 from minidat.data.datasets import ArrayDataset
 from minidat.errors import ConfigError, MinidatError, TrainingError

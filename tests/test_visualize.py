@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import minidat
-from minidat import cli
+from minidat import commands
 from minidat.data import seen_part
 from minidat.errors import CheckpointError, ConfigError, ShapeError
 from minidat.models import DeformableConfig, ModelConfig, StageConfig
@@ -186,13 +186,13 @@ def folder(tmp_path, model, photograph, monkeypatch):
 
 def test_the_command_draws_what_the_function_draws(folder, model, photograph, capsys):
     command = ["visualize", "photo.png", "--weights", "tiny.npz"]
-    assert cli.main(command) == 0
+    assert commands.main(command) == 0
     assert capsys.readouterr().out == "photo_attention.png\n"
     with Image.open("photo_attention.png") as drawn:
         np.testing.assert_array_equal(np.asarray(drawn), np.asarray(visualize(model, photograph)))
 
     chosen = ["--block", "stages.0.blocks.1", "--block", "stages.1.blocks.3", "--head", "1", "--query", "0.2", "0.9"]
-    assert cli.main([*command, *chosen, "--output", "out.png"]) == 0
+    assert commands.main([*command, *chosen, "--output", "out.png"]) == 0
     blocks = ["stages.0.blocks.1", "stages.1.blocks.3"]
     with Image.open("out.png") as drawn:
         expected = visualize(model, photograph, blocks=blocks, head=1, query=(0.2, 0.9))
@@ -200,7 +200,7 @@ def test_the_command_draws_what_the_function_draws(folder, model, photograph, ca
 
 
 def test_the_command_with_the_weights_that_come_along(folder, capsys):
-    assert cli.main(["visualize", "photo.png", "--output", "out.png", "--query", "0.5", "0.5"]) == 0
+    assert commands.main(["visualize", "photo.png", "--output", "out.png", "--query", "0.5", "0.5"]) == 0
     assert capsys.readouterr() == ("out.png\n", "")
 
 
@@ -221,7 +221,7 @@ def test_the_command_with_the_weights_that_come_along(folder, capsys):
 def test_errors_are_one_line_and_nothing_is_written(folder, arguments, message, capsys):
     weights = [] if "--weights" in arguments else ["--weights", "tiny.npz"]
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    assert cli.main(["visualize", *arguments, *weights]) == 2
+    assert commands.main(["visualize", *arguments, *weights]) == 2
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith(f"minidat: error: {message}")

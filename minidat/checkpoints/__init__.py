@@ -1,7 +1,7 @@
 """Weights files: reading what the authors publish, and reading and writing our own.
 
 archive         a zip file, opened with every promise in it checked (both formats are zip files)
-torch_file      the tensors of a PyTorch `.pth`, whose pickle minidat._pickle_machine interprets without executing it
+torch_file      the tensors of a PyTorch `.pth`, whose pickle is interpreted without executing it
 convert         the authors' names of the weights <-> ours: one table
 recognize       which model a state dict is for, read off its names and shapes
 npz             our own format: weights, config and labels
@@ -9,7 +9,7 @@ load            all of it together: `load_model`, `convert`
 published       where the authors publish their weights, and how to fetch them
 """
 
-from .._pickle_machine import Placeholder
+from ..files.pickle_machine import Placeholder
 from .convert import convert_state_dict, to_authors_state_dict
 from .load import convert, load_model, read_checkpoint, resize_tables
 from .npz import Checkpoint, load_npz, save_npz

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from .._files import writing
 from ..catalog import config_from_dict, config_to_dict
 from ..errors import CheckpointError, ConfigError
+from ..files.atomic import writing
 from .archive import Archive, PathLike, one_line
 
 MAX_TEXT_BYTES = 4 << 20  # config and labels

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .._pickle_machine import Placeholder
 from ..errors import CheckpointError
+from ..files.pickle_machine import Placeholder
 from ..models.config import (
     DEFORMABLE,
     NEIGHBORHOOD,

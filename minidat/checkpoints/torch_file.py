@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .._pickle_machine import PickleError, PickleMachine, Placeholder, describe
 from ..errors import CheckpointError
+from ..files.pickle_machine import PickleError, PickleMachine, Placeholder, describe
 from .archive import Archive, PathLike, one_line
 
 MAX_PICKLE_BYTES = 64 << 20  # the description alone, without the storages: 0.1 MB for dat_base

@@ -1,11 +1,13 @@
 """Pictures, labels and data sets: from files to what a model takes, and from logits to names."""
 
-from .datasets import ArrayDataset, Dataset, ImageFolder, open_dataset, split_validation
+from .datasets import ArrayDataset, Dataset, split_validation
 from .dense_preprocessing import pad_batch, preprocess_detection, preprocess_segmentation
 from .detection_dataset import DetectionDataset
 from .image import load_image, preprocess, preprocess_batch, seen_part
+from .image_folder import ImageFolder
 from .labels import cifar10_labels, imagenet_labels, load_labels
 from .masks import Runs, decode_rle, encode_rle, mask_ious, polygons_to_mask, segmentation_to_mask
+from .opening import open_dataset
 from .segmentation_dataset import SegmentationDataset
 from .targets import BoxTargets
 

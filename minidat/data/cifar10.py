@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from .._pickle_machine import PickleError, PickleMachine, Placeholder, describe
 from ..errors import DatasetError
+from ..files.pickle_machine import PickleError, PickleMachine, Placeholder, describe
 from .datasets import ArrayDataset
 from .labels import cifar10_labels
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._files import writing
 from ..errors import ConfigError, MinidatError, ShapeError, printable
+from ..files.atomic import writing
 from ..visualization.canvas import INK, PAPER, colors_of
 
 if TYPE_CHECKING:

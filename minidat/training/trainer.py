@@ -32,12 +32,12 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from .._files import writing
 from ..checkpoints import load_npz, save_npz
 from ..data.augmentation import Augmentation
 from ..data.datasets import ArrayDataset
 from ..data.image import preprocess_batch
 from ..errors import CheckpointError, ConfigError, TrainingError, printable
+from ..files.atomic import writing
 from ..models import DAT, ModelConfig, create_model
 from .averaging import ExponentialMovingAverage
 from .optimizer import AdamW, clip_gradients, decay_names
