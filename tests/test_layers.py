@@ -16,7 +16,7 @@ FILES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in 
 
 # Each room of the house and those it may import, besides itself and `errors`.
 BELOW_NETS = {"ops", "kernels", "runtime", "nn", "models", "data", "files"}
-NETS = BELOW_NETS | {"detection", "segmentation"}
+NETS = BELOW_NETS | {"detection", "segmentation", "catalog"}
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "data": {"files", "runtime"},
     "detection": BELOW_NETS | {"segmentation"},
     "segmentation": BELOW_NETS,
+    "catalog": {"detection", "models", "segmentation"},
     "visualization": NETS,
     "checkpoints": NETS,
     "classification": NETS,

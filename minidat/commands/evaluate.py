@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .shared import add_skip_unreadable, add_weights, chosen_weights, print_json, progress_bar, skipping
+from .shared import add_skip_unreadable, add_weights, chosen_weights, print_json, progress_bar, say, skipping
 
 
 def add(commands: Any) -> None:
@@ -49,5 +49,5 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"weights": str(weights), "data": dataset.name, **evaluation.to_dict()})
     else:
-        print(f"{weights} on {dataset.name}")
+        say(f"{weights} on {dataset.name}")
         print(format_evaluation(evaluation))

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .shared import add_skip_unreadable, progress_bar, read_json, skipping
+from .shared import add_skip_unreadable, progress_bar, say, skipping
 
 if TYPE_CHECKING:
     from ..models import DAT, ModelConfig
@@ -72,13 +72,14 @@ def run(arguments: argparse.Namespace) -> None:
             config, training, validation, recipe, arguments.output,
             initial=initial, resume=arguments.resume, progress=show,
         )  # fmt: skip
-    print(f"done; try `minidat classify --weights {arguments.output}/weights.npz IMAGE`")
+    say(f"done; try `minidat classify --weights {arguments.output}/weights.npz IMAGE`")
 
 
 def _model(arguments: argparse.Namespace) -> tuple[ModelConfig, DAT | None]:
     """The architecture to train, and the model whose weights it begins with, if any."""
     from ..checkpoints import load_model, load_npz
     from ..classification import default_weights
+    from ..files.reading import read_json
     from ..models import ModelConfig, get_config
 
     if arguments.weights is not None and arguments.model is not None:
@@ -90,7 +91,7 @@ def _model(arguments: argparse.Namespace) -> tuple[ModelConfig, DAT | None]:
     elif arguments.model is None:
         config = load_npz(default_weights()).config
     elif arguments.model.endswith(".json"):
-        config = ModelConfig.from_dict(read_json(arguments.model))
+        config = ModelConfig.from_dict(read_json(arguments.model, ConfigError))
     else:
         config = get_config(arguments.model)
     if arguments.image_size is not None:
@@ -100,10 +101,11 @@ def _model(arguments: argparse.Namespace) -> tuple[ModelConfig, DAT | None]:
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     """The recipe in the file that --recipe names, over which the options go."""
+    from ..files.reading import read_json
     from ..runtime.threads import thread_count
     from ..training import Recipe
 
     options = ("epochs", "batch", "learning_rate", "seed", "workers")
     given = {name: getattr(arguments, name) for name in options if getattr(arguments, name) is not None}
-    fields = {} if arguments.recipe is None else read_json(arguments.recipe)
+    fields = {} if arguments.recipe is None else read_json(arguments.recipe, ConfigError)
     return Recipe.from_dict({**fields, **given} if isinstance(fields, dict) else fields, Recipe(workers=thread_count()))

@@ -36,8 +36,9 @@ from ..checkpoints import load_npz, save_npz
 from ..data.augmentation import Augmentation
 from ..data.datasets import ArrayDataset
 from ..data.image import preprocess_batch
-from ..errors import CheckpointError, ConfigError, TrainingError, printable
+from ..errors import CheckpointError, ConfigError, TrainingError, shown
 from ..files.atomic import writing
+from ..files.reading import parse_json, read_json, read_text
 from ..models import DAT, ModelConfig, create_model
 from .averaging import ExponentialMovingAverage
 from .optimizer import AdamW, clip_gradients, decay_names
@@ -51,6 +52,9 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {  # what JSON may hold for a field of
     "int": (int,), "float": (int, float), "bool": (bool,), "str": (str,), "None": (type(None),),
     "tuple[float, float]": (list,), "Augmentation": (dict,),
 }  # fmt: skip
+MOST = 10**6  # epochs, and images a step
+LARGEST_NUMBER = 2.0**63  # in a recipe: more is a mistake, or means harm
+MAX_LOG_BYTES = 256 << 20
 WEIGHTS = "weights."  # prefix of the weights in checkpoint.npz, beside those of the optimizer and of the average
 
 
@@ -92,19 +96,19 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, fits, expected in (
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch", self.batch >= 1, "at least 1"),
+            ("epochs", 1 <= self.epochs <= MOST, f"1 to {MOST:,}"),
+            ("batch", 1 <= self.batch <= MOST, f"1 to {MOST:,}"),
             ("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0"),
             ("minimum_learning_rate", 0 <= self.minimum_learning_rate <= self.learning_rate, "0 to the learning rate"),
             ("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "0 to the number of epochs"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
             ("clip_norm", self.clip_norm > 0, "a number above 0"),
             ("average_decay", 0 <= self.average_decay < 1, "a number in [0, 1)"),
-            ("seed", self.seed >= 0, "at least 0"),
+            ("seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1"),
             ("workers", 1 <= self.workers <= self.batch, "1 to the number of images in a batch"),
         ):
             if not fits:
-                raise ConfigError(f"recipe: {name}: found {getattr(self, name)}, expected {expected}")
+                raise ConfigError(f"recipe: {name}: found {shown(getattr(self, name))}, expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -200,10 +204,7 @@ class _Run:
             return 0
         if not resume:
             raise TrainingError(f"{self.folder}: holds a run already: resume it, or choose another folder")
-        try:
-            found = json.loads(known.read_text())
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"{known}: cannot be read ({error}), expected the description of a run") from None
+        found = read_json(known, TrainingError)
         if differences := _differences(found, description):
             raise TrainingError(f"{known}: describes another run: {'; '.join(differences)}; choose another folder")
         steps = self._load() if self.checkpoint.exists() else 0
@@ -355,6 +356,9 @@ class _Run:
             self.average.load_state_dict(parts[2])
         except CheckpointError as error:
             raise CheckpointError(f"{self.checkpoint}: {error}") from None
+        for name, count in (("steps", self.optimizer.steps), ("updates", self.average.updates)):
+            if not 0 <= count <= self.steps:
+                raise CheckpointError(f"{self.checkpoint}: {name}: found {count}, expected 0 to {self.steps}")
         return self.optimizer.steps
 
     def _log(self, **record: Any) -> None:
@@ -381,14 +385,14 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The records of a run's log, up to a line that a killed run has left half written. No file: no records."""
     records: list[dict[str, Any]] = []
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = read_text(path, limit=MAX_LOG_BYTES).splitlines()
     except FileNotFoundError:
         return records
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path}: cannot be read: {error}") from None
+        raise TrainingError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     for line in lines:
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             break
         if not isinstance(record, dict) or not isinstance(record.get("step"), int):
@@ -400,15 +404,21 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def _typed(data: Any, default: Any, what: str) -> dict[str, Any]:
     """A copy of `data`, if its names are fields of the dataclass `default` and its values could be theirs."""
     if not isinstance(data, dict):
-        raise ConfigError(f"{what}: found {data!r}, expected an object with fields")
+        raise ConfigError(f"{what}: found {shown(data)}, expected an object with fields")
     fields = {field.name: str(field.type) for field in dataclasses.fields(default)}
     for name, value in data.items():
         if name not in fields:
-            raise ConfigError(f"{what}: found the field {printable(str(name))!r}, expected some of {', '.join(fields)}")
+            raise ConfigError(f"{what}: found the field {shown(name)}, expected some of {', '.join(fields)}")
         accepted = [JSON_TYPES[part] for part in fields[name].split(" | ")]
-        if type(value) not in itertools.chain(*accepted):
-            raise ConfigError(f"{what}: {name}: found {value!r}, expected {fields[name]}")
+        numbers = value if isinstance(value, list) else [value] if isinstance(value, int | float) else []
+        if type(value) not in itertools.chain(*accepted) or not all(map(_is_number, numbers)):
+            raise ConfigError(f"{what}: {name}: found {shown(value)}, expected {fields[name]}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that a float can hold."""
+    return isinstance(value, int | float) and -LARGEST_NUMBER <= value <= LARGEST_NUMBER
 
 
 def _check_data(config: ModelConfig, training: ArrayDataset, validation: ArrayDataset, recipe: Recipe) -> None:
@@ -445,7 +455,7 @@ def _differences(found: Any, expected: Any, path: str = "") -> list[str]:
     if isinstance(found, dict) and isinstance(expected, dict):
         names = dict.fromkeys([*expected, *found])
         return [text for name in names for text in _differences(found.get(name), expected.get(name), f"{path}.{name}")]
-    return [] if found == expected else [f"{path[1:]}: found {found}, expected {expected}"]
+    return [] if found == expected else [f"{path[1:]}: found {shown(found)}, expected {shown(expected)}"]
 
 
 def _write(path: Path, text: str) -> None:
