@@ -34,17 +34,12 @@ MAY_IMPORT = {
     "classification": NETS,
     "grading": NETS,
     "info": NETS | {"checkpoints"},
-    "benchmark": NETS | {"checkpoints"},
+    "operator_times": NETS,
+    "benchmark": NETS | {"checkpoints", "operator_times"},
     "evaluation": NETS | {"checkpoints", "visualization"},
     "training": NETS | {"checkpoints", "evaluation", "visualization"},
 }
 COMPOSERS = {"", "__main__", "commands"}  # the package's root and the command may import everything
-STILL_MOVING = {  # a file or a room -> what it imports for now
-    "ops": {"runtime"},
-    "runtime/session": {"nn"},
-    "models/inference": {"runtime"},
-    "models/mlp": {"runtime"},
-}
 
 
 def our_imports(source: str, module: str, *, is_package: bool) -> Iterator[str]:
@@ -99,7 +94,7 @@ def forbidden_imports(relative: str, source: str) -> list[str]:
     room = relative.split("/")[0].removesuffix("__init__")
     if room in COMPOSERS:
         return []
-    allowed = MAY_IMPORT[room] | {room, "errors"} | STILL_MOVING.get(relative, set()) | STILL_MOVING.get(room, set())
+    allowed = MAY_IMPORT[room] | {room, "errors"}
     return [name for name in imports_of(relative, source) if name.split(".")[0] not in allowed]
 
 
