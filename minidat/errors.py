@@ -6,6 +6,10 @@ from collections.abc import Sequence
 class MinidatError(Exception):
     """Something a user can mend. The message names the file, key or argument, what was found and what was expected."""
 
+    def __str__(self) -> str:
+        """One line that does not steer a terminal, whatever a file or a path has put into the message."""
+        return printable(super().__str__())
+
 
 class ConfigError(MinidatError, ValueError):
     """A model configuration, name or setting that cannot work."""
@@ -46,6 +50,15 @@ class ExerciseError(MinidatError):
 def printable(text: str) -> str:
     """`text`, which may come from a file, with ? for all that would break a line or steer a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def shown(value: object, longest: int = 80) -> str:
+    """A value that may be anything, as a message shows it."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        text = f"a value of type {type(value).__name__}"
+    return printable(text if len(text) <= longest else f"{text[: longest - 3]}...")
 
 
 def listed(names: Sequence[str], longest: int = 6) -> str:

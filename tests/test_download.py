@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,12 +36,24 @@ class Server:
     tells_length: bool = True
     kind: str = "application/octet-stream"
     shift: int = 0  # answers from this far beside the range asked for
+    changed: str | None = None  # when the file was changed last
+    pause: float = 0.0  # seconds between one byte and the next
+    silent: bool = False  # no answer at all
 
     def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
         self.ranges.append(request.headers["Range"])
+        if self.silent:
+            time.sleep(3)
+            return
+        if self.statuses and self.statuses[0] < 400:
+            request.send_response(self.statuses.pop(0))
+            request.end_headers()
+            return
         if self.statuses:
             request.send_error(self.statuses.pop(0))
             return
+        if request.headers["If-Range"] is not None and self.changed not in (None, request.headers["If-Range"]):
+            del request.headers["Range"]
         match = re.fullmatch(r"bytes=(\d+)-", request.headers["Range"] or "")
         start = int(match[1]) if match and not self.ignores_range else None
         if start is not None and start >= len(self.content):
@@ -55,9 +69,17 @@ class Server:
         if start is not None:
             request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
         request.send_header("Content-Type", self.kind)
+        if self.changed is not None:
+            request.send_header("Last-Modified", self.changed)
         if self.tells_length:
             request.send_header("Content-Length", str(len(body)))
         request.end_headers()
+        for i in range(len(body) if self.pause else 0):
+            try:
+                request.wfile.write(body[i : i + 1])
+            except OSError:
+                return
+            time.sleep(self.pause)
         request.wfile.write(body[: self.cuts.pop(0)] if self.cuts else body)
         request.close_connection = True
 
@@ -296,6 +318,76 @@ def test_a_file_without_end(served: Server, tmp_path: Path, monkeypatch: pytest.
     assert error_of(tmp_path / "x.pth") == (
         f"{served.url}: a file of {len(served.content):,} bytes, expected at most {limit:,}"
     )
+
+
+@pytest.mark.parametrize("status", [200, 204])
+def test_an_empty_answer(server: Server, tmp_path: Path, status: int) -> None:
+    server.statuses = [status]
+    assert error_of(tmp_path / "x.pth") == (
+        f"{server.url}: the server answers {status} with nothing, expected a file: check the address"
+    )
+    assert names(tmp_path) == []
+
+
+def test_no_range_though_none_was_asked_for(server: Server, tmp_path: Path) -> None:
+    server.statuses = [416]
+    assert "the server answers 416 " in error_of(tmp_path / "x.pth")
+
+
+def test_another_part_though_all_was_asked_for(served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "_position", lambda response, wanted: (7, None))
+    assert "the server sent another part of the file than it was asked for" in error_of(tmp_path / "x.pth")
+
+
+def test_a_part_that_is_a_link_is_not_followed(served: Server, tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"precious")
+    (tmp_path / "x.pth.part").symlink_to(tmp_path / "other")
+    assert error_of(tmp_path / "x.pth").startswith(f"{tmp_path / 'x.pth.part'}: not a regular file, expected")
+    assert (tmp_path / "other").read_bytes() == b"precious"
+
+
+def test_a_part_that_is_a_fifo(served: Server, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.pth.part")
+    assert "x.pth.part: not a regular file" in error_of(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_a_file_that_changes_between_two_attempts(served: Server, tmp_path: Path, changes: bool) -> None:
+    """If-Range asks for the rest of the same file, or else for all of the new one."""
+    served.changed = "Wed, 21 Oct 2015 07:28:00 GMT"
+    original = served.content
+
+    def interrupt(done: int, total: int | None) -> None:
+        if done >= 40_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download("small", tmp_path / "x.pth", progress=interrupt)
+    if changes:
+        served.content = save_authors_file(tmp_path / "y.pth", create_model(small_config(), seed=2)).read_bytes()
+        served.changed = "Thu, 22 Oct 2015 07:28:00 GMT"
+    assert download("small", tmp_path / "x.pth").read_bytes() == served.content
+    assert (served.content != original) == changes
+    assert served.ranges == [None, "bytes=40000-"]
+
+
+def test_a_transfer_that_trickles(served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "STALL_SECONDS", 0.2)
+    served.pause = 0.01
+    assert "the transfer has nearly stopped" in error_of(tmp_path / "x.pth")
+
+
+def test_a_server_that_never_answers(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "TIMEOUT_SECONDS", 0.05)
+    server.silent = True
+    assert "the server cannot be reached (" in error_of(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("length", [246, 251, 255])
+def test_a_destination_with_a_long_name(served: Server, tmp_path: Path, length: int) -> None:
+    path = tmp_path / ("n" * (length - 4) + ".pth")
+    assert download("small", path).read_bytes() == served.content
+    assert names(tmp_path) == [path.name]
 
 
 def test_places_that_cannot_be_written(served: Server, tmp_path: Path) -> None:

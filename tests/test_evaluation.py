@@ -14,6 +14,7 @@ import minidat
 from minidat import classification, commands
 from minidat.data import ArrayDataset, preprocess
 from minidat.data.datasets import Dataset
+from minidat.data.image import resize_image
 from minidat.errors import (
     CheckpointError,
     ConfigError,
@@ -35,8 +36,9 @@ class Listed(Dataset):
     def __init__(self, images, labels, classes):
         self.images, self.labels, self.classes, self.name = images, np.array(labels), tuple(classes), "pets"
 
-    def load_many(self, indices):
-        return [self.images[i] for i in indices]
+    def load_many(self, indices, size=None):
+        images = [self.images[i] for i in indices]
+        return [x if size is None or isinstance(x, ImageError) else resize_image(x, size) for x in images]
 
 
 class Reader:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minidat.commands import main
 
 import minidat
+from minidat.commands import main
 from minidat.errors import ExerciseError
 from minidat.grading import find_exercise, format_report, grade_file
 

@@ -16,8 +16,7 @@ FILES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in 
 
 # Each room of the house and those it may import, besides itself and `errors`.
 BELOW_NETS = {"ops", "kernels", "runtime", "nn", "models", "data", "files"}
-NETS = BELOW_NETS | {"detection", "segmentation"}
-CATALOG = NETS | {"catalog"}
+NETS = BELOW_NETS | {"detection", "segmentation", "catalog"}
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
@@ -29,24 +28,18 @@ MAY_IMPORT = {
     "data": {"files", "runtime"},
     "detection": BELOW_NETS | {"segmentation"},
     "segmentation": BELOW_NETS,
-    "catalog": NETS,
-    "visualization": CATALOG,
-    "checkpoints": CATALOG,
-    "classification": CATALOG,
-    "grading": CATALOG,
-    "info": CATALOG | {"checkpoints"},
-    "benchmark": CATALOG | {"checkpoints"},
-    "operator_times": CATALOG | {"benchmark"},
-    "evaluation": CATALOG | {"checkpoints", "visualization"},
-    "training": CATALOG | {"checkpoints", "evaluation", "visualization"},
+    "catalog": {"detection", "models", "segmentation"},
+    "visualization": NETS,
+    "checkpoints": NETS,
+    "classification": NETS,
+    "grading": NETS,
+    "info": NETS | {"checkpoints"},
+    "operator_times": NETS,
+    "benchmark": NETS | {"checkpoints", "operator_times"},
+    "evaluation": NETS | {"checkpoints", "visualization"},
+    "training": NETS | {"checkpoints", "evaluation", "visualization"},
 }
 COMPOSERS = {"", "__main__", "commands"}  # the package's root and the command may import everything
-STILL_MOVING = {  # a file or a room -> what it imports for now
-    "ops": {"runtime"},
-    "runtime/session": {"nn"},
-    "models/inference": {"runtime"},
-    "models/mlp": {"runtime"},
-}
 
 
 def our_imports(source: str, module: str, *, is_package: bool) -> Iterator[str]:
@@ -101,7 +94,7 @@ def forbidden_imports(relative: str, source: str) -> list[str]:
     room = relative.split("/")[0].removesuffix("__init__")
     if room in COMPOSERS:
         return []
-    allowed = MAY_IMPORT[room] | {room, "errors"} | STILL_MOVING.get(relative, set()) | STILL_MOVING.get(room, set())
+    allowed = MAY_IMPORT[room] | {room, "errors"}
     return [name for name in imports_of(relative, source) if name.split(".")[0] not in allowed]
 
 

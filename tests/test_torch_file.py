@@ -458,7 +458,7 @@ def test_damaged_pickles(program: bytes, message: str) -> None:
 
 
 def test_deep_nesting_neither_recurses_nor_overflows() -> None:
-    depth = 200_000
+    depth = 50_000
     assert type(run(b"]" * depth + b"a" * (depth - 1) + b".")) is list
     assert type(run(b")" + b"\x85" * depth + b".")) is tuple
     nested = run(b"cos\nsystem\n" * 100 + b"b" * 99 + b".")
@@ -466,7 +466,7 @@ def test_deep_nesting_neither_recurses_nor_overflows() -> None:
 
 
 def test_a_program_without_end_is_stopped() -> None:
-    with pytest.raises(PickleError, match="more than 1000000 instructions"):
+    with pytest.raises(PickleError, match="more memory or time than its 2,000,000 bytes are worth"):
         run(b"(" * 2_000_000)
 
 

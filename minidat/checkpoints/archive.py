@@ -10,7 +10,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import CheckpointError
+from ..files.reading import open_regular
 
 PathLike = str | os.PathLike[str]
 
@@ -105,6 +106,14 @@ class Archive:
                 f"the record {one_line(name)} is damaged ({one_line(error)}): download or copy the file again"
             ) from None
 
+    def refuse_unknown(self, known: Callable[[str], bool]) -> None:
+        """Raise CheckpointError for an entry of another name: a damaged name must not make an entry go unnoticed."""
+        for name in self:
+            if not known(name):
+                raise self.error(
+                    f"holds the unknown entry {one_line(name)}: the file is damaged, download or copy it again"
+                )
+
     def error(self, problem: str) -> CheckpointError:
         """A CheckpointError that names this file."""
         return CheckpointError(f"{self.path}: {problem}")
@@ -142,13 +151,14 @@ class Archive:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return open_regular(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise CheckpointError(f"{path}: a folder, expected a .pth or .npz file") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {one_line(error)}") from None
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise CheckpointError(f"{path}: cannot be read: {reason}, expected a .pth or .npz file") from None
 
 
 def _describe_start(start: bytes) -> str:

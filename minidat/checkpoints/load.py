@@ -22,6 +22,8 @@ from .recognize import read_hints, recognize_config
 from .recognize_dense import recognize_dense
 from .torch_file import model_part, read_torch_file
 
+SMALLEST_LIMIT = 2 << 20  # pixels that an image may have for any model
+PIXELS_PER_NUMBER = 4  # and for each number among its weights
 OFFSET_PARTS = (".offset_conv.", ".offset_norm.", ".offset_projection.")
 
 
@@ -171,6 +173,14 @@ def build_model(checkpoint: Checkpoint, path: PathLike) -> Any:
     backbone = config if isinstance(config, ModelConfig) else config.backbone
     if sum(len(stage.blocks) for stage in backbone.stages) > len(state):
         raise CheckpointError(f"{path}: {len(state)} arrays are too few for its config: weights are missing")
+    numbers = sum(value.size for value in state.values())
+    limit = max(SMALLEST_LIMIT, PIXELS_PER_NUMBER * numbers)
+    height, width = config.resize_size if isinstance(config.resize_size, tuple) else (config.resize_size,) * 2
+    if height * width > limit:
+        raise CheckpointError(
+            f"{path}: its config asks for images of {height} x {width} pixels, expected at most {limit:,} pixels for a "
+            f"model of {numbers:,} numbers"
+        )
     try:
         model = FAMILIES[family_of(config)].network(config, labels=checkpoint.labels)
         model.load_state_dict(state, copy=False)

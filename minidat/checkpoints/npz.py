@@ -21,6 +21,7 @@ import numpy as np
 from ..catalog import config_from_dict, config_to_dict
 from ..errors import CheckpointError, ConfigError
 from ..files.atomic import writing
+from ..files.reading import parse_json
 from .archive import Archive, PathLike, one_line
 
 MAX_TEXT_BYTES = 4 << 20  # config and labels
@@ -83,9 +84,10 @@ def load_npz(path: PathLike, *, dtype: Any = np.float32) -> Checkpoint:
     or no file of minidat.
     """
     with Archive(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive if name.endswith(".npy")]
+        names = [name.removesuffix(".npy") for name in archive]
         if "config" not in names:
             raise archive.error("an archive of arrays, but not of a minidat model: it has no config")
+        archive.refuse_unknown(lambda name: name.endswith(".npy"))
         config = _config(archive)
         labels = _labels(archive, config.num_classes) if "labels" in names else None
         state = {name: _read_array(archive, name, dtype) for name in names if name not in ("config", "labels")}
@@ -130,8 +132,8 @@ def _text(archive: Archive, name: str) -> Any:
         raise archive.error(f"{name} has {archive.size(f'{name}.npy')} bytes, expected at most {MAX_TEXT_BYTES}")
     array = _read_array(archive, name, np.float32)
     try:
-        return json.loads(array.tobytes() if array.dtype == np.uint8 else b"")
-    except (ValueError, RecursionError):
+        return parse_json(array.tobytes() if array.dtype == np.uint8 else b"")
+    except ValueError:
         raise archive.error(f"{name} is not JSON: the file is damaged, or not written by minidat") from None
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
+import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +16,7 @@ from typing import Any
 
 from ..catalog import FAMILIES, family_of, get_config
 from ..errors import CheckpointError, ConfigError, DownloadError
+from ..files.atomic import LONGEST_NAME, beside
 from .archive import PathLike, one_line
 from .load import build_model, read_checkpoint
 from .npz import save_npz
@@ -21,6 +25,9 @@ Progress = Callable[[int, int | None], None]
 
 CHUNK_BYTES = 1 << 18
 TIMEOUT_SECONDS = 30
+STALL_SECONDS = 30
+STALL_BYTES = 1 << 14  # a transfer that brings less in STALL_SECONDS has stalled
+FRUITFUL_BYTES = 1 << 10  # that an attempt must bring to count
 FRUITLESS_ATTEMPTS = 4  # in a row, before giving up
 PAUSE_SECONDS = 1.0  # between attempts
 MAX_FILE_BYTES_PER_PARAMETER = 32  # float32 weights, an optimizer's two moments, and as much again
@@ -88,6 +95,8 @@ def download(name: str, destination: PathLike, *, url: str | None = None, progre
         raise DownloadError(f"{destination}: a folder, expected the name of a file to write")
 
     part = destination.with_name(destination.name + ".part")
+    if len(os.fsencode(part.name)) > LONGEST_NAME:
+        part = beside(destination, ".part")
     expected = FAMILIES[family_of(config)].network(config).parameter_count()
     with _file_errors(destination):
         _fetch(url, part, expected * MAX_FILE_BYTES_PER_PARAMETER, progress)
@@ -101,13 +110,14 @@ def download(name: str, destination: PathLike, *, url: str | None = None, progre
                 f"expected {config.num_classes}, {height} x {width} and {expected:,}"
             )
     except CheckpointError as error:
-        part.unlink()
+        part.unlink(missing_ok=True)
         raise DownloadError(f"{url}: what came are not the weights of {name}: {error}") from None
     with _file_errors(destination):
         if destination.suffix == ".npz":
             save_npz(destination, model.state_dict(), model.config, model.labels)
             part.unlink()
         else:
+            os.utime(part)
             os.replace(part, destination)
     return destination
 
@@ -117,7 +127,8 @@ def _fetch(url: str, part: Path, max_bytes: int, progress: Progress | None) -> N
     largest, fruitless = _size(part), 0
     try:
         while problem := _attempt(url, part, max_bytes, progress):
-            fruitless = 0 if _size(part) > largest else fruitless + 1
+            # nearly nothing is as good as nothing: it would go on for ever
+            fruitless = 0 if _size(part) > largest + FRUITFUL_BYTES else fruitless + 1
             largest = max(largest, _size(part))
             if fruitless >= FRUITLESS_ATTEMPTS:
                 raise DownloadError(f"{url}: {problem}; run the same again later to go on after {_size(part):,} bytes")
@@ -129,7 +140,8 @@ def _fetch(url: str, part: Path, max_bytes: int, progress: Progress | None) -> N
 
 def _attempt(url: str, part: Path, max_bytes: int, progress: Progress | None) -> str | None:
     """One request for what is missing in `part`, appended to it. Returns why it is not complete, None if it is."""
-    import http.client  # these imports take longer than all of minidat
+    import email.utils  # these imports take longer than all of minidat
+    import http.client
     import urllib.error
     import urllib.request
 
@@ -137,9 +149,11 @@ def _attempt(url: str, part: Path, max_bytes: int, progress: Progress | None) ->
     headers = {"User-Agent": "minidat", "Accept-Encoding": "identity"}
     if done:
         headers["Range"] = f"bytes={done}-"
+        if (changed := part.lstat().st_mtime) > 0:  # see _append: of a file that has changed, the server sends all
+            headers["If-Range"] = email.utils.formatdate(int(changed), usegmt=True)
     try:
         request = urllib.request.Request(url, headers=headers)
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+        response = _answer(lambda: urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS))
     except urllib.error.HTTPError as error:
         with error:
             return _refusal(url, part, error.code, one_line(error.reason), error.headers.get("Content-Range", ""))
@@ -151,15 +165,18 @@ def _attempt(url: str, part: Path, max_bytes: int, progress: Progress | None) ->
     with response:
         if "text/html" in response.headers.get("Content-Type", ""):
             raise _web_page(url)
+        status = response.status
         start, total = _position(response, done)
         if start not in (0, done):
-            part.unlink()
+            part.unlink(missing_ok=True)
             return "the server sent another part of the file than it was asked for"
-        done = start
-        with open(part, "ab" if start else "wb") as file:
+        date = email.utils.parsedate_tz(response.headers.get("Last-Modified", ""))
+        changed = email.utils.mktime_tz(date) if date else 0
+        with _append(part, anew=not start, changed=changed) as write:
+            done, chunks = start, _chunks(response, url)
             while True:
                 try:
-                    chunk = response.read(CHUNK_BYTES)
+                    chunk = next(chunks, b"")
                 except (http.client.HTTPException, OSError) as error:
                     return f"the transfer broke off ({one_line(error) or type(error).__name__})"
                 if not chunk:
@@ -171,19 +188,78 @@ def _attempt(url: str, part: Path, max_bytes: int, progress: Progress | None) ->
                     raise DownloadError(
                         f"{url}: a file of {max(done, total or 0):,} bytes, expected at most {max_bytes:,}"
                     )
-                file.write(chunk)
+                write(chunk)
                 if progress is not None:
                     progress(done, total)
     if total is not None and done != total:
         return f"the transfer broke off after {done:,} of {total:,} bytes"
+    if done == 0:
+        raise DownloadError(f"{url}: the server answers {status} with nothing, expected a file: check the address")
     return None
+
+
+def _chunks(response: Any, url: str) -> Iterator[bytes]:
+    """The body in pieces of CHUNK_BYTES, the last one shorter. Raises DownloadError if it only trickles."""
+    chunk, since, had = bytearray(), time.monotonic(), 0
+    while piece := response.read1(CHUNK_BYTES - len(chunk)):
+        chunk += piece
+        had += len(piece)
+        if len(chunk) == CHUNK_BYTES:
+            yield bytes(chunk)
+            chunk.clear()
+        if had >= STALL_BYTES:
+            since, had = time.monotonic(), 0
+        elif time.monotonic() - since > STALL_SECONDS:
+            raise DownloadError(
+                f"{url}: the transfer has nearly stopped, {had:,} bytes in {STALL_SECONDS} seconds; run the same again "
+                "later to go on"
+            )
+    yield bytes(chunk)
+
+
+def _answer(ask: Callable[[], Any]) -> Any:
+    """What ask() returns or raises; TimeoutError if that takes too long, such as a byte a second of headers."""
+    results: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
+
+    def run() -> None:
+        try:
+            results.put((ask(), None))
+        except BaseException as error:
+            results.put((None, error))
+
+    threading.Thread(target=run, daemon=True, name="minidat download").start()
+    try:
+        response, error = results.get(timeout=2 * TIMEOUT_SECONDS)
+    except queue.Empty:
+        raise TimeoutError("it does not answer in time") from None
+    if error is not None:
+        raise error
+    return response
+
+
+@contextmanager
+def _append(part: Path, *, anew: bool, changed: float) -> Iterator[Callable[[bytes], None]]:
+    """Something to write chunks with, to the end of `part` or `anew`.
+
+    The part's own date is kept at that of the file on the server, `changed` (0 if it does not tell), which the next
+    request asks about. A link is not followed: it may have been put there to have another file overwritten.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if anew else os.O_APPEND)
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(part, flags, 0o666), "wb", buffering=0) as file:
+
+        def write(chunk: bytes) -> None:
+            file.write(chunk)
+            os.utime(file.fileno() if os.utime in os.supports_fd else part, (changed, changed))
+
+        yield write
 
 
 def _refusal(url: str, part: Path, status: int, reason: str, content_range: str) -> str | None:
     """What an HTTP error means for the attempt. Raises DownloadError where another attempt would be no use."""
-    if status == 416 and content_range == f"bytes */{_size(part)}":
+    if status == 416 and _size(part) and content_range == f"bytes */{_size(part)}":
         return None  # the range after the file's end: nothing is missing
-    if status == 416:
+    if status == 416 and part.exists():
         part.unlink()
         return "the server has another file than before"
     if status < 500:
@@ -210,7 +286,14 @@ def _web_page(url: str) -> DownloadError:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    """Of what has come. Raises DownloadError if it is something else than a file: a link would be written through."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return 0
+    if not stat.S_ISREG(found.st_mode):
+        raise DownloadError(f"{path}: not a regular file, expected what an earlier download has left: remove it")
+    return found.st_size
 
 
 @contextmanager

@@ -39,6 +39,7 @@ ENCODINGS = {
     "log_mlp": "position_mlp.hidden.weight",
 }
 OFFSET_PARTS = ("offset_conv.weight", "offset_conv.bias", "offset_norm.weight", "offset_projection.weight")
+LARGEST_SETTING = 1e6  # a larger one is none
 SMALLEST_CROPPED_IMAGE = 128  # smaller ones, such as CIFAR's, are taken as they are
 BLOCK_NAME = re.compile(r"stages\.([0-3])\.blocks\.(0|[1-9][0-9]{0,3})\.(.+)")
 MASK_NAME = re.compile(r"stages\.([0-3])\.attns\.(0|[1-9][0-9]{0,3})\.attn_mask")
@@ -90,7 +91,8 @@ def read_hints(authors_state: Mapping[str, np.ndarray], config: Any = None) -> H
 
     def per_stage(kind: Any, key: str) -> Any:
         values = setting(list, "MODEL", "DAT", key)
-        return tuple(values) if values and len(values) == 4 and all(isinstance(v, kind) for v in values) else None
+        fits = values and len(values) == 4 and all(isinstance(v, kind) and abs(v) < LARGEST_SETTING for v in values)
+        return tuple(values) if fits else None
 
     size = setting(int, "DATA", "IMG_SIZE") or setting(int, "MODEL", "DAT", "img_size")
     patch_size = setting(int, "MODEL", "DAT", "patch_size")

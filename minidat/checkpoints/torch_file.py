@@ -18,12 +18,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError
-from ..files.pickle_machine import PickleError, PickleMachine, Placeholder, describe
+from ..files.pickle_machine import (
+    ALLOWANCE,
+    ALLOWANCE_PER_BYTE,
+    PickleError,
+    PickleMachine,
+    Placeholder,
+    describe,
+)
 from .archive import Archive, PathLike, one_line
 
 MAX_PICKLE_BYTES = 64 << 20  # the description alone, without the storages: 0.1 MB for dat_base
 MAX_TENSOR_BYTES_PER_FILE_BYTE = 8  # tensors may overlap, but a few bytes may not pose as terabytes
 MAX_DIMENSIONS = 64  # NumPy's limit
+RECORDS = ("data.pkl", "byteorder", "version", ".format_version", ".storage_alignment", ".data/serialization_id")
 
 
 @dataclass(frozen=True)
@@ -133,9 +141,14 @@ def read_torch_file(path: PathLike, *, select: Callable[[Any], Any] | None = Non
     """
     with Archive(path) as archive:
         prefix = _prefix(archive)
+        archive.refuse_unknown(lambda name: name in _known(prefix) or name.startswith(f"{prefix}data/"))
         storages = _Storages(archive, prefix)
+        program = archive.read(prefix + "data.pkl", limit=MAX_PICKLE_BYTES)
         machine = PickleMachine(
-            archive.read(prefix + "data.pkl", limit=MAX_PICKLE_BYTES), storages.functions(), storages.find
+            program,
+            storages.functions(),
+            storages.find,
+            allowance=ALLOWANCE + ALLOWANCE_PER_BYTE * min(len(program), archive.file_bytes),
         )
         try:
             content = machine.run()
@@ -146,6 +159,11 @@ def read_torch_file(path: PathLike, *, select: Callable[[Any], Any] | None = Non
         del machine  # its memo refers to every tensor, but those that only it knows need not be read
         storages.fill()
     return content
+
+
+def _known(prefix: str) -> set[str]:
+    """The names of what torch.save writes beside the storages."""
+    return {prefix + name for name in RECORDS}
 
 
 def _prefix(archive: Archive) -> str:
@@ -260,9 +278,9 @@ class _Storages:
         """A view of the storage: `shape`, and `strides` and `offset` counted in elements."""
         if not isinstance(storage, _Storage) or storage.element is UNTYPED:
             raise ValueError("a tensor of something else than a storage of its type")
-        numbers = (offset, *shape, *strides)
         if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
             raise ValueError("a tensor with another number of strides than axes, or too many")
+        numbers = (offset, *shape, *strides)
         if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
             raise ValueError("a tensor with sizes that are not whole positive numbers")
         count = storage.file_bytes // storage.element.itemsize

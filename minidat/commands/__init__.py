@@ -7,13 +7,15 @@ stays quick.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import MinidatError
+from ..errors import MinidatError, printable
 from . import bench, classify, convert, download, evaluate, grade, info, train, visualize
 from .shared import Parser
 
@@ -26,23 +28,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done; 1: a solution failed (`grade`); 2: bad input or a mistake in the command line, told in one line on stderr
     (after a mistake, as after --help, argparse ends the program itself); 130: interrupted by the user.
     """
+    if sys.stderr is None:  # closed by the caller, who does not want to be told
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that the terminal cannot show must not stop the program
         sys.stdout.reconfigure(errors="backslashreplace")
     status = 0
     try:
         arguments = _parser().parse_args(argv)
-        status = arguments.run(arguments) or 0
+        if sys.stdout is None:
+            raise MinidatError("the standard output is closed")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy's, about numbers that are reported as an error
+            status = arguments.run(arguments) or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at exit
-    except (MinidatError, OSError, MemoryError) as error:
-        reason = " ".join(str(error).split()) or "not enough memory"
-        print(f"minidat: error: {reason}", file=sys.stderr)
+        _give_up_stdout()
+    except MemoryError:
+        words = " ".join(map(str, sys.argv[1:] if argv is None else argv))
+        print(f"minidat: error: there is not enough memory for: minidat {printable(words)}", file=sys.stderr)
+        return 2
+    except (MinidatError, OSError) as error:
+        reason = str(error)
+        if isinstance(error, OSError) and error.filename is None:  # files are named
+            reason = f"the standard output cannot be written: {error.strerror or error}"
+            _give_up_stdout()
+        print(f"minidat: error: {printable(reason)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interruption:
-        print(f"minidat: {interruption.args[0] if interruption.args else 'interrupted'}", file=sys.stderr)
+        reason = printable(str(interruption.args[0])) if interruption.args else "interrupted"
+        print(f"minidat: {reason}", file=sys.stderr)
         return 130
     return status
+
+
+def _give_up_stdout() -> None:
+    """What is not written yet is lost; Python flushes stdout once more at exit."""
+    with contextlib.suppress(OSError):  # not a file at all, as in a notebook
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from .shared import chosen_weights, print_json
+from .shared import chosen_weights, print_json, say
 
 
 def add(commands: Any) -> None:
@@ -47,4 +47,5 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"\n{textwrap.fill(f'The model that comes with minidat knows only {known}.', width)}")
         print("For ImageNet's 1000 classes: minidat download dat_tiny, then classify with --weights dat_tiny.npz")
     elif model.labels is None:
-        print(f"\n{arguments.weights} does not name its classes; add names with: minidat convert SRC DST --labels FILE")
+        print()
+        say(f"{arguments.weights} does not name its classes; add names with: minidat convert SRC DST --labels FILE")

@@ -6,6 +6,8 @@ import argparse
 import os
 from typing import Any
 
+from .shared import say
+
 
 def add(commands: Any) -> None:
     command = commands.add_parser(
@@ -34,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = convert(arguments.source, arguments.destination, labels=labels, dtype=dtype)
     height, width = config.image_size
     size = os.path.getsize(arguments.destination) / 1e6
-    print(
+    say(
         f"{arguments.destination}: {config.name}, {config.num_classes} classes, images of {height} x {width} pixels, "
         f"{size:.1f} MB"
     )

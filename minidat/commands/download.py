@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from .shared import say
+
 
 def add(commands: Any) -> None:
     command = commands.add_parser(
@@ -36,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     finally:
         if on_terminal:
             print(file=sys.stderr)
-    print(f"{path}: {arguments.name}, {os.path.getsize(path) / 1e6:.1f} MB")
+    say(f"{path}: {arguments.name}, {os.path.getsize(path) / 1e6:.1f} MB")
 
 
 def _show_progress(done: int, total: int | None) -> None:

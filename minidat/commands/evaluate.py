@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .dense_data import add_label_options, open_dense_dataset
-from .shared import add_skip_unreadable, add_weights, chosen_weights, print_json, progress_bar, skipping
+from .shared import add_skip_unreadable, add_weights, chosen_weights, print_json, progress_bar, say, skipping
 
 
 def add(commands: Any) -> None:
@@ -76,7 +76,7 @@ def _evaluate_classifier(arguments: argparse.Namespace, model: Any, weights: str
     if arguments.json:
         print_json({"weights": weights, "data": dataset.name, **evaluation.to_dict()})
     else:
-        print(f"{weights} on {dataset.name}")
+        say(f"{weights} on {dataset.name}")
         print(format_evaluation(evaluation))
 
 
@@ -97,7 +97,7 @@ def _evaluate_detector(arguments: argparse.Namespace, model: Any, weights: str) 
         }
         print_json({"weights": weights, "data": dataset.name, **figures})
     else:
-        print(f"{weights} on {dataset.name}")
+        say(f"{weights} on {dataset.name}")
         print("\n\n".join(map(format_detection_metrics, found.values())))
 
 
@@ -118,7 +118,7 @@ def _evaluate_segmentor(arguments: argparse.Namespace, model: Any, weights: str)
         totals = {name: _number(value) for name, value in metrics.as_dict().items()}
         print_json({"weights": weights, "data": dataset.name, "images": metrics.images, **totals, "classes": classes})
     else:
-        print(f"{weights} on {dataset.name}")
+        say(f"{weights} on {dataset.name}")
         print(format_segmentation_metrics(metrics))
 
 

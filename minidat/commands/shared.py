@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from ..errors import ConfigError, MinidatError, printable
+from ..errors import MinidatError, printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,7 +46,7 @@ def skipping(arguments: argparse.Namespace) -> Iterator[Callable[[MinidatError],
     skipped: list[MinidatError] = []
     yield skipped.append if arguments.skip_unreadable else None
     for error in skipped:
-        print(f"minidat: skipped: {printable(str(error))}", file=sys.stderr)
+        print(f"minidat: skipped: {error}", file=sys.stderr)
 
 
 @contextmanager
@@ -66,18 +66,12 @@ def progress_bar(unit: str) -> Iterator[Callable[[int, int], None] | None]:
         yield show
 
 
+def say(text: str) -> None:
+    """Print a line; what files, paths and labels have put into it does not steer the terminal."""
+    print(printable(text))
+
+
 def print_json(value: Any) -> None:
     import json
 
     print(json.dumps(value, indent=2))
-
-
-def read_json(path: str) -> Any:
-    import json
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or f"no JSON: {error}"
-        raise ConfigError(f"{path}: cannot be read ({reason})") from None

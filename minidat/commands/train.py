@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, listed
 from .dense_data import add_label_options, open_dense_dataset, readable
-from .shared import add_skip_unreadable, progress_bar, read_json, skipping
+from .shared import add_skip_unreadable, progress_bar, say, skipping
 
 if TYPE_CHECKING:
     from ..training import Recipe, Start
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
             initial=start, resume=arguments.resume, progress=show,
         )  # fmt: skip
     use = "classify {weights} IMAGE" if classifies else "evaluate {weights} --data " + arguments.data
-    print(f"done; try `minidat {use.format(weights=f'--weights {arguments.output}/weights.npz')}`")
+    say(f"done; try `minidat {use.format(weights=f'--weights {arguments.output}/weights.npz')}`")
 
 
 def _labelled(arguments: argparse.Namespace, config: Any, recipe: Recipe) -> tuple[Any, Any]:
@@ -127,6 +127,7 @@ def _model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from ..catalog import config_from_dict, get_config
     from ..checkpoints import load_model, load_npz
     from ..classification import default_weights
+    from ..files.reading import read_json
     from ..segmentation import SegmentorConfig
 
     if arguments.weights is not None and arguments.model is not None:
@@ -138,7 +139,7 @@ def _model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     elif arguments.model is None:
         config = load_npz(default_weights()).config
     elif arguments.model.endswith(".json"):
-        config = config_from_dict(read_json(arguments.model))
+        config = config_from_dict(read_json(arguments.model, ConfigError))
     else:
         config = get_config(arguments.model)
     if arguments.image_size is not None:
@@ -180,13 +181,14 @@ def _tell(file: str, start: Start) -> None:
 
 def _recipe(arguments: argparse.Namespace, config: Any) -> Recipe:
     """The recipe in the file that --recipe names, over which the options go."""
+    from ..files.reading import read_json
     from ..runtime.threads import thread_count
     from ..segmentation import SegmentorConfig
     from ..training import Recipe, default_recipe, recorded_workers
 
     options = ("epochs", "batch", "learning_rate", "seed", "workers")
     given = {name: getattr(arguments, name) for name in options if getattr(arguments, name) is not None}
-    fields = {} if arguments.recipe is None else read_json(arguments.recipe)
+    fields = {} if arguments.recipe is None else read_json(arguments.recipe, ConfigError)
     recipe = Recipe.from_dict({**fields, **given} if isinstance(fields, dict) else fields, default_recipe(config))
     if "workers" in fields or "workers" in given:
         return recipe

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ..errors import MinidatError
-from .shared import add_weights, chosen_weights
+from .shared import add_weights, chosen_weights, say
 
 
 def add(commands: Any) -> None:
@@ -56,4 +56,4 @@ def run(arguments: argparse.Namespace) -> None:
     model = load_model(chosen_weights(arguments))
     query = None if arguments.query is None else tuple(arguments.query)
     save_picture(visualize(model, image, blocks=arguments.block, head=arguments.head, query=query), output)
-    print(output)
+    say(output)

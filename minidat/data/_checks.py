@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError, ShapeError, shown
 
 
 def check_images(images: np.ndarray, dtype: Any = np.uint8) -> None:
@@ -23,7 +23,8 @@ def check_images(images: np.ndarray, dtype: Any = np.uint8) -> None:
 def check_setting(fits: bool, function: str, setting: str, found: object, expected: str) -> None:
     """Raise ConfigError naming the setting unless it `fits`."""
     if not fits:
-        raise ConfigError(f"{function}: {setting}: found {found}, expected {expected}")
+        text = found if isinstance(found, str) else shown(found)
+        raise ConfigError(f"{function}: {setting}: found {text}, expected {expected}")
 
 
 def check_range(limits: tuple[float, float], function: str, setting: str, largest: float = np.inf) -> None:

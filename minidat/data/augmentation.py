@@ -20,6 +20,8 @@ from .image import MEAN, STD
 
 MEAN_COLOR = (124, 116, 104)  # ImageNet's mean: what RandAugment shows beyond the border of an image
 ATTEMPTS = 10  # boxes drawn for an image before the search for one that fits is given up, as timm does
+MAX_PADDING = 1024
+MAX_OPERATIONS = 100  # one after the other on each image
 PADDING_MODES = {"zero": "constant", "reflect": "reflect"}  # our names and NumPy's
 
 
@@ -87,7 +89,7 @@ def random_crop(images: np.ndarray, rng: np.random.Generator, *, padding: int = 
     """
     check_images(images)
     batch, height, width, _ = images.shape
-    check_setting(padding >= 0, "random_crop", "padding", padding, "at least 0")
+    check_setting(0 <= padding <= MAX_PADDING, "random_crop", "padding", padding, f"0 to {MAX_PADDING}")
     check_setting(mode in PADDING_MODES, "random_crop", "mode", repr(mode), f"one of {tuple(PADDING_MODES)}")
     shortest = min(height, width)
     fits = mode == "zero" or padding < shortest
@@ -198,7 +200,7 @@ def rand_augment(
     """
     check_images(images)
     for setting, found, fits, expected in (
-        ("operations", operations, operations >= 0, "at least 0"),
+        ("operations", operations, 0 <= operations <= MAX_OPERATIONS, f"0 to {MAX_OPERATIONS}"),
         ("magnitude", magnitude, 0 <= magnitude <= 10, "a number in [0, 10]"),
         ("magnitude_std", magnitude_std, 0 <= magnitude_std < math.inf, "a number of at least 0"),
         ("probability", probability, 0 <= probability <= 1, "a number in [0, 1]"),

@@ -15,14 +15,15 @@ import gzip
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import DatasetError
-from ..files.pickle_machine import PickleError, PickleMachine, Placeholder, describe
+from ..files.pickle_machine import ALLOWANCE, PickleError, PickleMachine, Placeholder, describe
+from ..files.reading import open_regular
 from .datasets import ArrayDataset
 from .labels import cifar10_labels
 
@@ -35,6 +36,8 @@ SIDE = 32
 PICTURE_BYTES = 3 * SIDE * SIDE
 MAX_FILE_BYTES = 64 << 20  # a batch has 31 MB; nothing larger is in the archives
 MAX_FILES = 100
+BYTES_PER_BYTE = 2  # that reading a batch's pickle may take: a text of its pixels becomes bytes
+SMALLEST_LIMIT, PLAUSIBLE_COMPRESSION = 4 << 20, 20  # pictures shrink by a tenth; a thousandfold is a bomb
 AGAIN = "download the archive again"
 
 
@@ -122,21 +125,31 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 class _Bounded(BufferedReader):
-    """Never returns more at once than a batch takes, whatever size a damaged archive claims."""
+    """Never returns more at once than a batch takes, whatever size a damaged archive claims, nor more than `limit`."""
+
+    def __init__(self, raw: RawIOBase, limit: int) -> None:
+        super().__init__(raw)
+        self.limit = self.remaining = limit
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= MAX_FILE_BYTES:
             raise ValueError(f"a part of {size} bytes, expected at most {MAX_FILE_BYTES:,}")
-        return super().read(size)
+        content = super().read(min(size, self.remaining + 1))
+        self.remaining -= len(content)
+        if self.remaining < 0:
+            raise ValueError(f"it unpacks to more than the {self.limit:,} bytes that are plausible for its size")
+        return content
 
 
 def _archived_files(path: Path) -> Iterator[tuple[str, bytes]]:
     """As `_files`, out of a tar file, compressed with gzip or plain. Nothing is extracted to disk."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             is_compressed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            stream = _Bounded(gzip.GzipFile(fileobj=file) if is_compressed else file)
+            raw: Any = gzip.GzipFile(fileobj=file) if is_compressed else file
+            file_bytes = os.fstat(file.fileno()).st_size
+            stream = _Bounded(raw, SMALLEST_LIMIT + PLAUSIBLE_COMPRESSION * file_bytes)
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 for count, member in enumerate(archive):
                     if member.size > MAX_FILE_BYTES or count >= MAX_FILES:
@@ -168,7 +181,8 @@ def _binary_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
 def _python_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3072) uint8 and (N,) labels. Raises ValueError."""
     try:
-        batch = PickleMachine(content, {}, lambda identity: None).run()
+        machine = PickleMachine(content, {}, lambda identity: None, allowance=ALLOWANCE + BYTES_PER_BYTE * len(content))
+        batch = machine.run()
     except PickleError as error:
         raise ValueError(f"its pickle holds {error}") from None
     if not isinstance(batch, dict):

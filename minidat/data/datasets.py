@@ -37,8 +37,11 @@ class Dataset(ABC):
         return len(self.labels)
 
     @abstractmethod
-    def load_many(self, indices: Sequence[int]) -> list[np.ndarray | ImageError]:
-        """The pictures of these indices, (H, W, 3) uint8 each, or what is wrong with the file."""
+    def load_many(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> list[np.ndarray | ImageError]:
+        """The pictures of these indices, (H, W, 3) uint8 each, or what is wrong with the file.
+
+        size: (height, width) that each is resized to, the sooner the better: many large ones may not fit into memory.
+        """
 
     def load(self, index: int) -> np.ndarray:
         """One picture, (H, W, 3) uint8. Raises ImageError if its file cannot be read, IndexError if there is none."""
@@ -70,7 +73,7 @@ class Dataset(ABC):
         errors: list[ImageError] = []
         for start in range(0, len(self), IMAGES_AT_ONCE):
             indices = range(start, min(start + IMAGES_AT_ONCE, len(self)))
-            for index, image in zip(indices, self.load_many(indices), strict=True):
+            for index, image in zip(indices, self.load_many(indices, size), strict=True):
                 if isinstance(image, ImageError):
                     errors.append(image)
                     if on_error is not None:
@@ -83,7 +86,7 @@ class Dataset(ABC):
                         f"{self.name}: its pictures have several sizes, such as {_size(images[0])} and {_size(image)} "
                         "(height x width), expected one; choose a size to resize them to"
                     )
-                images[len(kept)] = image if size is None else resize_image(image, size)
+                images[len(kept)] = image
                 kept.append(index)
             if progress is not None:
                 progress(indices.stop, len(self))
@@ -133,8 +136,9 @@ class ArrayDataset(Dataset):
         self.images = images
         self.labels = labels.astype(np.int64)
 
-    def load_many(self, indices: Sequence[int]) -> list[np.ndarray | ImageError]:
-        return [self.images[index] for index in indices]
+    def load_many(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> list[np.ndarray | ImageError]:
+        images = [self.images[index] for index in indices]
+        return [image if size is None else resize_image(image, size) for image in images]
 
 
 def split_validation(
@@ -149,9 +153,9 @@ def split_validation(
     Raises ConfigError unless both sets get a picture and every class keeps one for training.
     """
     total = len(labels)
+    if fraction is not None and not -1 <= fraction <= 1:
+        raise ConfigError(f"validation: found a share of {fraction}, expected one above 0 and below 1")
     if fraction is not None and count is None:
-        if not 0 <= fraction <= 1:
-            raise ConfigError(f"validation: found {fraction}, expected a share of the pictures, above 0 and below 1")
         count = round(total * fraction)
     elif count is None or fraction is not None:
         raise ConfigError("count, fraction: found both or neither, expected one of them")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import DatasetError, ImageError, printable
+from ..files.reading import open_regular
+from ..runtime.locks import Lock
 from .image import Convert, load_images, upright_rgb
 
 Place = tuple[str, ...]  # a folder: the names that lead to it
@@ -60,9 +61,7 @@ class FileTree(ABC):
 def read_file(path: str | os.PathLike[str], *, most: int) -> bytes:
     """The content of a regular file. Raises DatasetError for another, or of more than `most` bytes."""
     try:
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would wait for somebody to write to it
-            raise OSError(0, "not a regular file")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             content = file.read(most + 1)
     except (OSError, ValueError) as error:  # the latter for a path that no file can have
         reason = getattr(error, "strerror", None) or error
@@ -120,8 +119,8 @@ class _Folder(FileTree):
 class _Zip(FileTree):
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lock = threading.Lock()
-        self.zip = self._open()
+        self.lock = Lock()
+        self.zip, self.process = self._open(), os.getpid()
         self.tree: dict[Place, tuple[set[str], set[str]]] = {(): (set(), set())}
         self.members: dict[str, zipfile.ZipInfo] = {}
         for info in self.zip.infolist():
@@ -157,6 +156,8 @@ class _Zip(FileTree):
             )
         try:
             with self.lock:
+                if self.process != os.getpid():  # a forked child would share the place in the file with its parent
+                    self.zip, self.process = self._open(), os.getpid()
                 return self.zip.read(info)
         except Exception as error:  # zipfile raises nearly anything on a damaged file
             reason = printable(" ".join(str(error).split())) or type(error).__name__

@@ -6,13 +6,14 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image
 
 from ..errors import ImageError, ShapeError
+from ..runtime.locks import Lock
 from ._checks import check_images
 
 PNG_END = b"IEND\xaeB`\x82"
@@ -47,7 +48,9 @@ Convert = Callable[[Image.Image], np.ndarray]  # what to make of an opened image
 
 WORTH_A_THREAD = 3 * 128 * 128  # numbers in a picture; below, threads mostly wait for the interpreter's lock
 
-_warning_filters = threading.Lock()  # they belong to the whole process
+PIXELS_AT_ONCE = 1 << 26  # that several threads decode together, however many they are
+
+_warning_filters = Lock()  # they belong to the whole process
 
 
 class Preprocessing(Protocol):
@@ -77,6 +80,27 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
         return _read(path, path, upright_rgb)
 
 
+class _PixelBudget:
+    """So many pixels may be decoded at the same time; a larger picture, while no other is."""
+
+    def __init__(self, pixels: int) -> None:
+        self.all = self.free = pixels
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        pixels = min(pixels, self.all)
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= pixels)
+            self.free -= pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += pixels
+                self.changed.notify_all()
+
+
 def load_images(
     names: Sequence[str], source: Callable[[str], str | BinaryIO] = str, convert: Convert | None = None
 ) -> list[np.ndarray | ImageError]:
@@ -89,11 +113,12 @@ def load_images(
     from ..runtime.threads import parallel  # here, since one image needs no threads and no operators
 
     images: list[np.ndarray | ImageError] = [ImageError("not read")] * len(names)
+    budget = _PixelBudget(PIXELS_AT_ONCE)
 
     def read_some(start: int, stop: int) -> None:
         for i in range(start, stop):
             try:
-                images[i] = _read(source(names[i]), names[i], convert or upright_rgb)
+                images[i] = _read(source(names[i]), names[i], convert or upright_rgb, budget)
             except ImageError as error:
                 images[i] = error
 
@@ -129,7 +154,7 @@ def preprocess(image: np.ndarray, config: Preprocessing) -> np.ndarray:
     Raises ShapeError for anything but a uint8 array of three channels.
     """
     check_image(image)
-    return _crop_and_normalize(resize_image(image, _resized(config)), config)
+    return _crop_and_normalize(resize_image(image, resized(config)), config)
 
 
 def preprocess_batch(images: np.ndarray, config: Preprocessing) -> np.ndarray:
@@ -139,7 +164,7 @@ def preprocess_batch(images: np.ndarray, config: Preprocessing) -> np.ndarray:
     pixels, are normalised all at once. The result is the same. Raises ShapeError for another kind of array.
     """
     check_images(images)
-    if images.shape[1:3] == _resized(config):
+    if images.shape[1:3] == resized(config):
         return _crop_and_normalize(images, config)
     output = np.empty((len(images), *config.image_size, 3), np.float32)
     for i, image in enumerate(images):
@@ -171,13 +196,13 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def seen_part(image: np.ndarray, config: Preprocessing) -> np.ndarray:
     """The part of a picture that `preprocess` keeps, in its own resolution: (H, W, 3) -> (h, w, 3), a view."""
     bounds = []
-    for side, whole, kept in zip(image.shape[:2], _resized(config), config.image_size, strict=True):
+    for side, whole, kept in zip(image.shape[:2], resized(config), config.image_size, strict=True):
         first = round((whole - kept) / 2)
         bounds.append(slice(round(first / whole * side), round((first + kept) / whole * side)))
     return image[tuple(bounds)]
 
 
-def _resized(config: Preprocessing) -> tuple[int, int]:
+def resized(config: Preprocessing) -> tuple[int, int]:
     """(height, width) that a model's pictures are resized to before the centre is cut out."""
     height, width = config.image_size
     longest = max(height, width)
@@ -201,12 +226,20 @@ def _image_warnings() -> Iterator[None]:
         yield
 
 
-def _read(source: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str], convert: Convert) -> np.ndarray:
+def _read(
+    source: str | os.PathLike[str] | BinaryIO,
+    name: str | os.PathLike[str],
+    convert: Convert,
+    budget: _PixelBudget | None = None,
+) -> np.ndarray:
     """The picture in a file, a path or an opened one, called `name`. To be used within `_image_warnings`."""
     if isinstance(source, str | os.PathLike):
         _check_file(source)
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        with (
+            Image.open(source, formats=FORMATS) as image,
+            nullcontext() if budget is None else budget.take(image.width * image.height),
+        ):
             image.load()
             if image.format == "PNG" and not _ends_as_png(source):  # Pillow is content with complete pixels
                 raise ImageError(f"{name}: {DAMAGED} (the end of the PNG is missing)")
@@ -220,6 +253,8 @@ def _read(source: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str
             f"{name}: the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the limit against "
             "decompression bombs; make it smaller first"
         ) from None
+    except MemoryError:
+        raise ImageError(f"{name}: there is not enough memory for this image; make it smaller first") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
         if isinstance(error, OSError) and error.strerror:  # the system's own, such as a missing permission
             raise ImageError(f"{name}: cannot be read: {error.strerror}; expected an image file") from None

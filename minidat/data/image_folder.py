@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from ..errors import DatasetError, ImageError, listed, printable
+from ..runtime.locks import Lock
 from .datasets import Dataset, PathLike
-from .image import load_images
+from .image import load_images, resize_image, upright_rgb
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 MAX_PICTURE_BYTES = 256 << 20  # of a file inside a zip, which may claim any size
@@ -64,9 +64,12 @@ class ImageFolder(Dataset):
             self.pictures += ["/".join((*place, label, picture)) for picture in pictures]
         self.labels = np.repeat(np.arange(len(counts)), counts)
 
-    def load_many(self, indices: Sequence[int]) -> list[np.ndarray | ImageError]:
+    def load_many(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> list[np.ndarray | ImageError]:
         """Several threads share the pictures."""
-        return load_images([f"{self.path}/{self.pictures[index]}" for index in indices], self._files.source)
+        names = [f"{self.path}/{self.pictures[index]}" for index in indices]
+        if size is None:
+            return load_images(names, self._files.source)
+        return load_images(names, self._files.source, lambda image: resize_image(upright_rgb(image), size))
 
     def _find_classes(self, split: str | None, default_split: str | None) -> tuple[Place, str | None]:
         """The folder that holds the classes' folders, and the split it belongs to, if any."""
@@ -145,8 +148,8 @@ class _ZipFiles:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lock = threading.Lock()
-        self.zip = self._open()
+        self.lock = Lock()
+        self.zip, self.process = self._open(), os.getpid()
         self.folders: dict[Place, set[str]] = {}
         self.pictures: dict[Place, dict[str, zipfile.ZipInfo]] = {}
         for info in self.zip.infolist():
@@ -184,6 +187,8 @@ class _ZipFiles:
             raise ImageError(f"{name}: has {info.file_size:,} bytes, expected at most {MAX_PICTURE_BYTES:,}")
         try:
             with self.lock:
+                if self.process != os.getpid():  # a forked child would share the place in the file with its parent
+                    self.zip, self.process = self._open(), os.getpid()
                 return io.BytesIO(self.zip.read(info))
         except Exception as error:  # zipfile raises nearly anything on a damaged file
             reason = " ".join(str(error).split()) or type(error).__name__

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MinidatError
+from ..files.reading import read_text
 
 
 def cifar10_labels() -> tuple[str, ...]:
@@ -48,7 +49,7 @@ def load_labels(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
     if name_or_path == "ade20k":
         return ade20k_labels()
     try:
-        labels = tuple(line.strip() for line in Path(name_or_path).read_text(encoding="utf-8").splitlines())
+        labels = tuple(line.strip() for line in read_text(name_or_path).splitlines())
     except OSError as error:
         raise MinidatError(
             f"{name_or_path}: {error.strerror}; expected a text file of labels, `imagenet`, `cifar10` or `ade20k`"

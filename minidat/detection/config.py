@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from ..models.config import ModelConfig, check, from_fields, get_config
+from ..models.config import (
+    MAX_CLASSES,
+    MAX_DIM,
+    ModelConfig,
+    check,
+    check_image_size,
+    check_size,
+    from_fields,
+    get_config,
+)
 
 COCO_CLASSES = 80
+MOST_LEVELS, MOST_LAYERS, MOST_ANCHORS = 16, 64, 64
 
 
 @dataclass(frozen=True)
@@ -33,16 +43,14 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError, naming the field, for a detector that cannot be built."""
-        for field in ("num_classes", "pyramid_channels"):
-            value = getattr(self, field)
-            check(value >= 1, self.name, field, value, "at least 1")
+        check_size(self.name, "num_classes", self.num_classes, MAX_CLASSES)
+        check_size(self.name, "pyramid_channels", self.pyramid_channels, MAX_DIM)
         for field in ("image_size", "resize_size"):
-            value = getattr(self, field)
-            check(len(value) == 2 and min(value) >= 1, self.name, field, value, "two positive numbers")
+            check_image_size(self.name, field, getattr(self, field))
         stages = len(self.backbone.stages)
         check(0 <= self.first_stage < stages, self.name, "first_stage", self.first_stage, f"0 to {stages - 1}")
         fewest = stages - self.first_stage
-        check(self.pyramid_levels >= fewest, self.name, "pyramid_levels", self.pyramid_levels, f"at least {fewest}")
+        check_size(self.name, "pyramid_levels", self.pyramid_levels, MOST_LEVELS, fewest)
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -96,9 +104,8 @@ class RetinaNetConfig(DetectorConfig):
         super().__post_init__()
         for field in ("anchor_scales", "anchor_ratios"):
             value = getattr(self, field)
-            check(len(value) >= 1 and min(value) > 0, self.name, field, value, "positive numbers, at least one")
-        number = self.head_convolutions
-        check(number >= 0, self.name, "head_convolutions", number, "at least 0")
+            check(1 <= len(value) <= MOST_ANCHORS and min(value) > 0, self.name, field, value, "positive numbers")
+        check_size(self.name, "head_convolutions", self.head_convolutions, MOST_LAYERS, 0)
         check(0 < self.prior < 1, self.name, "prior", self.prior, "a probability in (0, 1)")
         ordered = 0 <= self.negative_iou <= self.positive_iou <= 1
         check(ordered, self.name, "negative_iou", self.negative_iou, f"0 to positive_iou ({self.positive_iou})")

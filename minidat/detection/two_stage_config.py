@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..models.config import check, get_config
-from .config import DROP_PATH, DetectorConfig
+from ..models.config import MAX_DIM, check, check_size, get_config
+from .config import DROP_PATH, MOST_ANCHORS, MOST_LAYERS, DetectorConfig
 
 # of the three stages of a cascade
 CASCADE_STDS = (0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067)
@@ -64,7 +64,9 @@ class TwoStageConfig(DetectorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         ratios = self.anchor_ratios
-        check(len(ratios) >= 1 and min(ratios) > 0, self.name, "anchor_ratios", ratios, "positive numbers")
+        check(
+            1 <= len(ratios) <= MOST_ANCHORS and min(ratios) > 0, self.name, "anchor_ratios", ratios, "positive numbers"
+        )
         check(self.anchor_scale > 0, self.name, "anchor_scale", self.anchor_scale, "a positive number")
         for field in (
             "anchor_sample",
@@ -75,9 +77,9 @@ class TwoStageConfig(DetectorConfig):
             "region_sample",
             "box_features",
         ):
-            check(getattr(self, field) >= 1, self.name, field, getattr(self, field), "at least 1")
+            check_size(self.name, field, getattr(self, field), MAX_DIM)
         for field in ("box_convolutions", "box_linears", "mask_convolutions"):
-            check(getattr(self, field) >= 0, self.name, field, getattr(self, field), "at least 0")
+            check_size(self.name, field, getattr(self, field), MOST_LAYERS, 0)
         for field in ("proposal_beta", "giou_weight"):
             check(getattr(self, field) >= 0, self.name, field, getattr(self, field), "a number >= 0")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.datasets import Dataset, Progress, unreadable
-from ..data.image import preprocess, preprocess_batch
+from ..data.image import preprocess, preprocess_batch, resized
 from ..errors import CheckpointError, ConfigError, DatasetError, ImageError, SessionError, listed
 from ..runtime.session import Session
 from .tables import shortened
@@ -170,7 +170,7 @@ def evaluate(
     with _classifier(model, dataset) as classify:
         for start in range(0, len(dataset), batch):
             indices = range(start, min(start + batch, len(dataset)))
-            images = dataset.load_many(indices)
+            images = dataset.load_many(indices, resized(model.config))
             good = {index: image for index, image in zip(indices, images, strict=True) if isinstance(image, np.ndarray)}
             bad = [image for image in images if isinstance(image, ImageError)]
             errors += bad

@@ -1,5 +1,6 @@
 """What several parts of minidat need of files.
 
 atomic          files that appear under their name only when they are complete
+reading         opening a file without waiting for ever; texts and JSON that may be anything
 pickle_machine  a pickle's content, without executing anything in it
 """

@@ -6,18 +6,25 @@ only writes a name down and calling only pairs that name with its arguments. Wha
 `Placeholder`.
 
 The instructions are those of the tables in CPython's Lib/pickletools.py. Sizes are checked before anything is
-allocated, the number of instructions is bounded, nothing recurses, and only plain values are hashed.
+allocated, nothing recurses, and only plain values are hashed. A few bytes can ask for much, by repeating a call that
+copies its argument or a key that takes long to hash, so there is a budget: every instruction, copy and hash is paid for
+by the bytes it makes or looks at, and a pickle may spend no more than a multiple of its own size.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_OPERATIONS = 1_000_000  # a checkpoint of dat_base with its optimizer takes some 100,000
 HIGHEST_PROTOCOL = 5
+
+# The budget, in bytes. A checkpoint with its optimizer spends some 25 times its pickle.
+ALLOWANCE, ALLOWANCE_PER_BYTE = 8 << 20, 64
+INSTRUCTION, CALL, ENTRY = 32, 256, 96  # an entry of a dict or a set
 
 
 class PickleError(Exception):
@@ -56,7 +63,8 @@ class PickleMachine:
 
     functions: what stands in for the (module, name) pairs that may be called; they get the pickle's arguments, which
     may be anything, and answer wrong ones with ValueError or TypeError. persistent_load: turns a persistent id into an
-    object. `run` raises PickleError for anything that is not a whole, well-formed pickle.
+    object. `run` raises PickleError for anything that is not a whole, well-formed pickle, and for one that `spent` more
+    than its `allowance`.
     """
 
     def __init__(
@@ -64,20 +72,26 @@ class PickleMachine:
         data: bytes,
         functions: Mapping[tuple[str, str], Function],
         persistent_load: Callable[[Any], Any],
+        *,
+        allowance: int | None = None,
     ) -> None:
         self.data = data
-        self.functions = {**PLAIN_FUNCTIONS, **functions}
+        self.functions = functions
         self.persistent_load = persistent_load
         self.position = 0
         self.stack: list[Any] = []
         self.outer_stacks: list[list[Any]] = []  # those below each mark
         self.memo: dict[int, Any] = {}
+        self.allowance = ALLOWANCE + ALLOWANCE_PER_BYTE * len(data) if allowance is None else allowance
+        self.spent = 0
+        self.hashes: Counter[int] = Counter()  # of keys: equal ones make a dict slow
 
     def run(self) -> Any:
         start = 0
         try:
-            for _ in range(MAX_OPERATIONS):
+            while True:
                 start = self.position
+                self.spend(INSTRUCTION)
                 opcode = self.take(1)[0]
                 if opcode == STOP:
                     return self.stack.pop()
@@ -88,9 +102,31 @@ class PickleMachine:
             what = "an empty stack"
         except (ValueError, TypeError, OverflowError, AttributeError, RecursionError, struct.error) as error:
             what = str(error)
-        else:
-            what = f"more than {MAX_OPERATIONS} instructions"
         raise PickleError(f"{' '.join(what.split())[:200]} at byte {start}")
+
+    # --- the budget ---
+
+    def spend(self, amount: int) -> None:
+        self.spent += amount
+        if self.spent > self.allowance:
+            raise ValueError(f"a program that takes more memory or time than its {len(self.data):,} bytes are worth,")
+
+    def spend_on(self, values: tuple[Any, ...]) -> None:
+        """Pay for a look at a tuple and at each value in it, but not at what those contain."""
+        self.spend(size(values))
+        self.spend(sum(map(size, values)))
+
+    def key(self, key: Any) -> Any:
+        """`key`, if hashing it is safe (a tuple nested a million times would overflow the stack), and paid for."""
+        parts = key if type(key) is tuple else (key,)
+        self.spend(ENTRY)
+        self.spend_on(parts)
+        if not all(part is None or type(part) in (str, bytes, int, float, bool, Placeholder) for part in parts):
+            raise ValueError(f"a key that is {describe(key)}, expected a text or a number,")
+        if type(key) is not str:  # nobody can choose a text's hash
+            self.hashes[hash(key)] += 1
+            self.spend(8 * self.hashes[hash(key)])
+        return key
 
     # --- reading the program ---
 
@@ -119,7 +155,12 @@ class PickleMachine:
     def pop(self) -> Any:
         return self.stack.pop()
 
+    def create(self, container: Any) -> None:
+        self.spend(sys.getsizeof(container))
+        self.push(container)
+
     def mark(self) -> None:
+        self.spend(sys.getsizeof([]))
         self.outer_stacks.append(self.stack)
         self.stack = []
 
@@ -150,8 +191,14 @@ class PickleMachine:
     def called(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, Placeholder) or not isinstance(arguments, tuple):
             raise ValueError(f"a call of {describe(function)} with {describe(arguments)}")
-        known = self.functions.get((function.module, function.name)) if function.arguments is None else None
-        return Placeholder(function.module, function.name, arguments) if known is None else known(*arguments)
+        self.spend(CALL)
+        self.spend_on(arguments)
+        names = (function.module, function.name)
+        if function.arguments is None and names in PLAIN_FUNCTIONS:
+            return PLAIN_FUNCTIONS[names](self, *arguments)
+        if function.arguments is None and names in self.functions:
+            return self.functions[names](*arguments)
+        return Placeholder(*names, arguments)
 
     def build(self) -> None:
         """Set an object's attributes. Those of dicts and arrays (a state dict's `_metadata`) are dropped."""
@@ -165,17 +212,24 @@ class PickleMachine:
         if not isinstance(items, dict) or len(keys_and_values) % 2:
             raise ValueError(f"items for {describe(target)}")
         for key, value in zip(keys_and_values[::2], keys_and_values[1::2], strict=True):
-            items[hashable(key)] = value
+            items[self.key(key)] = value
 
     def append_elements(self, values: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, set):
-            target.update(map(hashable, values))
+            target.update(map(self.key, values))
             return
         elements = target.elements if isinstance(target, Placeholder) else target
         if not isinstance(elements, list):
             raise ValueError(f"elements for {describe(target)}")
         elements.extend(values)
+
+    def load_persistent(self) -> None:
+        """BINPERSID: the object that stands outside of the pickle under a name, or a tuple of names."""
+        identity = self.pop()
+        self.spend(CALL)
+        self.spend_on(identity if isinstance(identity, tuple) else (identity,))
+        self.push(self.persistent_load(identity))
 
     def check_protocol(self) -> None:
         protocol = self.number(1)
@@ -191,12 +245,13 @@ def describe(value: Any) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
-def hashable(key: Any) -> Any:
-    """`key`, if hashing it is quick and safe (a tuple nested a million times would overflow the stack)."""
-    parts = key if type(key) is tuple else (key,)
-    if not all(part is None or type(part) in (str, bytes, int, float, bool, Placeholder) for part in parts):
-        raise ValueError(f"a key that is {describe(key)}, expected a text or a number,")
-    return key
+def size(value: Any) -> int:
+    """The bytes that copying or hashing a value goes through, what its elements contain apart."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, (list, tuple, dict, set, frozenset)):
+        return 8 * len(value)
+    return value.bit_length() // 8 if type(value) is int else 0
 
 
 def reference(module: Any, name: Any) -> Placeholder:
@@ -205,35 +260,35 @@ def reference(module: Any, name: Any) -> Placeholder:
     return Placeholder(module, name)
 
 
-# --- functions that only put plain values together ---
+# --- functions that only put plain values together; the machine takes what they spend ---
 
 
-def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
-    return {hashable(key): value for key, value in _sequence(pairs)}
+def _ordered_dict(machine: PickleMachine, pairs: Any = ()) -> dict[Any, Any]:
+    return {machine.key(key): value for key, value in _sequence(pairs)}
 
 
-def _default_dict(factory: Any = None) -> dict[Any, Any]:
+def _default_dict(machine: PickleMachine, factory: Any = None) -> dict[Any, Any]:
     return {}
 
 
-def _set(values: Any = ()) -> set[Any]:
-    return set(map(hashable, _sequence(values)))
+def _set(machine: PickleMachine, values: Any = ()) -> set[Any]:
+    return set(map(machine.key, _sequence(values)))
 
 
-def _frozen_set(values: Any = ()) -> frozenset[Any]:
-    return frozenset(_set(values))
+def _frozen_set(machine: PickleMachine, values: Any = ()) -> frozenset[Any]:
+    return frozenset(_set(machine, values))
 
 
-def _size(values: Any = ()) -> tuple[Any, ...]:
+def _size(machine: PickleMachine, values: Any = ()) -> tuple[Any, ...]:
     return tuple(_sequence(values))
 
 
-def _empty_bytes() -> bytes:
+def _empty_bytes(machine: PickleMachine) -> bytes:
     """How protocol 2 writes b""."""
     return b""
 
 
-def _encode(text: Any, encoding: Any = "utf-8") -> bytes:
+def _encode(machine: PickleMachine, text: Any, encoding: Any = "utf-8") -> bytes:
     """How protocol 2 writes other bytes."""
     if type(text) is not str or encoding not in ("latin1", "utf-8"):
         raise ValueError(f"bytes made of {describe(text)}")
@@ -311,7 +366,7 @@ def _recall(size: int) -> Callable[[PickleMachine], None]:
 
 def _dict(machine: PickleMachine) -> None:
     values = machine.pop_mark()
-    machine.push({})
+    machine.create({})
     machine.set_items(values)
 
 
@@ -361,17 +416,17 @@ OPERATIONS: dict[int, Callable[[PickleMachine], Any]] = {
     0x86: _last(2),  # TUPLE2
     0x87: _last(3),  # TUPLE3
     ord("t"): lambda machine: machine.push(tuple(machine.pop_mark())),  # TUPLE
-    ord("]"): lambda machine: machine.push([]),  # EMPTY_LIST
+    ord("]"): lambda machine: machine.create([]),  # EMPTY_LIST
     ord("l"): lambda machine: machine.push(machine.pop_mark()),  # LIST
     ord("a"): _append_one,  # APPEND
     ord("e"): lambda machine: machine.append_elements(machine.pop_mark()),  # APPENDS
-    ord("}"): lambda machine: machine.push({}),  # EMPTY_DICT
+    ord("}"): lambda machine: machine.create({}),  # EMPTY_DICT
     ord("d"): _dict,  # DICT
     ord("s"): _set_one,  # SETITEM
     ord("u"): lambda machine: machine.set_items(machine.pop_mark()),  # SETITEMS
-    0x8F: lambda machine: machine.push(set()),  # EMPTY_SET
+    0x8F: lambda machine: machine.create(set()),  # EMPTY_SET
     0x90: lambda machine: machine.append_elements(machine.pop_mark()),  # ADDITEMS
-    0x91: lambda machine: machine.push(_frozen_set(machine.pop_mark())),  # FROZENSET
+    0x91: lambda machine: machine.push(_frozen_set(machine, machine.pop_mark())),  # FROZENSET
     # the stack and the memo
     ord("("): PickleMachine.mark,  # MARK
     ord("0"): _discard,  # POP
@@ -389,5 +444,5 @@ OPERATIONS: dict[int, Callable[[PickleMachine], Any]] = {
     0x81: PickleMachine.call,  # NEWOBJ
     0x92: PickleMachine.call_with_keywords,  # NEWOBJ_EX
     ord("b"): PickleMachine.build,  # BUILD
-    ord("Q"): lambda machine: machine.push(machine.persistent_load(machine.pop())),  # BINPERSID
+    ord("Q"): PickleMachine.load_persistent,  # BINPERSID
 }

@@ -12,12 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 
 WINDOW, SHIFTED_WINDOW, DEFORMABLE, NEIGHBORHOOD = "window", "shifted_window", "deformable", "neighborhood"
 ATTENTIONS = (WINDOW, SHIFTED_WINDOW, DEFORMABLE, NEIGHBORHOOD)
 POSITION_RULES = ("dat", "dat++")
 POSITION_ENCODINGS = ("relative", "fixed", "depthwise", "log_mlp", "none")
+
+# No model has larger ones, and a config may come from a file that means harm.
+MAX_SIDE = 4096  # of an image, in pixels
+MAX_WINDOW = 255  # of windows, neighborhoods, kernels, strides and patches
+MAX_DIM = 1 << 16
+MAX_CLASSES = 1 << 20
+MAX_BLOCKS = 1024
+MAX_FACTOR = 1e6
+MOST = 1 << 20  # of any number in a config from a file
+MAX_PARAMETERS = 1 << 31  # numbers in a model
 
 
 @dataclass(frozen=True)
@@ -82,27 +92,25 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Raise ConfigError, naming the field, for a model that cannot be built."""
         check(len(self.stages) == 4, self.name, "stages", len(self.stages), "4 stages")
-        check(
-            len(self.image_size) == 2 and min(self.image_size) >= 1,
-            self.name,
-            "image_size",
-            self.image_size,
-            "two positive numbers",
-        )
-        for field, value in (
-            ("num_classes", self.num_classes),
-            ("patch_size", self.patch_size),
-            ("mlp_ratio", self.mlp_ratio),
+        check_image_size(self.name, "image_size", self.image_size)
+        if self.table_image_size is not None:
+            check_image_size(self.name, "table_image_size", self.table_image_size)
+        for field, value, largest in (
+            ("num_classes", self.num_classes, MAX_CLASSES),
+            ("patch_size", self.patch_size, MAX_WINDOW),
+            ("mlp_ratio", self.mlp_ratio, MAX_WINDOW),
         ):
-            check(value >= 1, self.name, field, value, "at least 1")
+            check_size(self.name, field, value, largest)
+        longest = max(self.image_size)
         check(
-            self.resize_size >= max(self.image_size),
+            longest <= self.resize_size <= 2 * longest,
             self.name,
             "resize_size",
             self.resize_size,
-            f"at least {max(self.image_size)}, the image size",
+            f"{longest} to {2 * longest}, once or twice the image size",
         )
         check(0 <= self.drop_path < 1, self.name, "drop_path", self.drop_path, "a rate in [0, 1)")
+        check_factor(self.name, "layer_scale", self.layer_scale)
         if self.convolutional_patches:
             check(
                 self.patch_size % 2 == 0,
@@ -111,6 +119,8 @@ class ModelConfig:
                 self.patch_size,
                 "an even number for convolutional patches",
             )
+        blocks = sum(len(stage.blocks) for stage in self.stages)
+        check(blocks <= MAX_BLOCKS, self.name, "blocks", blocks, f"at most {MAX_BLOCKS} in all stages")
         for i, stage in enumerate(self.stages):
             _check_stage(stage, f"{self.name}: stages[{i}]")
 
@@ -154,8 +164,12 @@ class ModelConfig:
                 if data.get(field) is not None:
                     data[field] = tuple(data[field])
             return from_fields(ModelConfig, data)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"model config: {error}") from None
+        except ConfigError:
+            raise
+        except KeyError as error:
+            raise ConfigError(f"model config: the field {error} is missing, expected all of a model's") from None
+        except (TypeError, AttributeError, ValueError) as error:
+            raise ConfigError(f"model config: {str(error)[:200]}") from None
 
 
 def from_fields(cls: Any, data: dict[str, Any]) -> Any:
@@ -176,19 +190,38 @@ def from_fields(cls: Any, data: dict[str, Any]) -> Any:
         items: tuple[type, ...] | None = (int,) if "tuple[int" in str(field.type) else None
         items = (int, float) if "tuple[float" in str(field.type) else items
         items_wrong = items is not None and value is not None and not all(type(v) in items for v in value)
-        if field.name in data and (not isinstance(value, accepted[str(field.type)]) or numeric_bool or items_wrong):
-            raise ConfigError(f"model config: {field.name}: found {value!r}, expected {field.type}")
+        numbers = value if isinstance(value, tuple) else (value,)
+        too_large = any(isinstance(v, int | float) and not -MOST <= v <= MOST for v in numbers)  # or no number at all
+        unfit = not isinstance(value, accepted[str(field.type)]) or numeric_bool or items_wrong or too_large
+        if field.name in data and unfit:
+            raise ConfigError(f"model config: {field.name}: found {shown(value)}, expected {field.type}")
     return cls(**data)
 
 
 def check(condition: bool, where: str, field: str, found: Any, expected: str) -> None:
     if not condition:
-        raise ConfigError(f"{where}: {field}: found {found!r}, expected {expected}")
+        raise ConfigError(f"{shown(where)[1:-1]}: {field}: found {shown(found)}, expected {expected}")
+
+
+def check_size(where: str, field: str, found: int, largest: int, smallest: int = 1) -> None:
+    """Raise ConfigError unless smallest <= found <= largest."""
+    check(smallest <= found <= largest, where, field, found, f"{smallest} to {largest}")
+
+
+def check_image_size(where: str, field: str, found: tuple[int, int]) -> None:
+    fits = len(found) == 2 and all(1 <= side <= MAX_SIDE for side in found)
+    check(fits, where, field, found, f"two numbers of 1 to {MAX_SIDE} pixels")
+
+
+def check_factor(where: str, field: str, found: float | None) -> None:
+    check(found is None or 0 <= found <= MAX_FACTOR, where, field, found, f"None or 0 to {MAX_FACTOR:g}")
 
 
 def _check_stage(stage: StageConfig, where: str) -> None:
+    check_size(where, "dim", stage.dim, MAX_DIM)
+    check_size(where, "heads", stage.heads, stage.dim)
     check(
-        stage.heads >= 1 and stage.dim >= 1 and stage.dim % stage.heads == 0,
+        stage.dim % stage.heads == 0,
         where,
         "dim",
         stage.dim,
@@ -197,10 +230,10 @@ def _check_stage(stage: StageConfig, where: str) -> None:
     check(len(stage.blocks) >= 1, where, "blocks", stage.blocks, "at least one block")
     for block in stage.blocks:
         check(block in ATTENTIONS, where, "blocks", block, f"one of {', '.join(ATTENTIONS)}")
-    if WINDOW in stage.blocks or SHIFTED_WINDOW in stage.blocks:
-        check(stage.window >= 1, where, "window", stage.window, "at least 1")
+    check_size(where, "window", stage.window, MAX_WINDOW)
     if SHIFTED_WINDOW in stage.blocks:
         check(stage.window >= 2, where, "window", stage.window, "at least 2 for shifted windows")
+    check_size(where, "neighborhood", stage.neighborhood, MAX_WINDOW)
     if NEIGHBORHOOD in stage.blocks:
         check(
             stage.neighborhood % 2 == 1 and stage.neighborhood >= 3,
@@ -214,27 +247,21 @@ def _check_stage(stage: StageConfig, where: str) -> None:
         if d is None:
             raise ConfigError(f"{where}: deformable: found None, expected a DeformableConfig")
         check(
-            d.groups >= 1 and stage.heads % d.groups == 0,
+            1 <= d.groups <= stage.heads and stage.heads % d.groups == 0,
             where,
             "groups",
             d.groups,
             f"a divisor of heads ({stage.heads})",
         )
-        check(d.kernel >= 1, where, "kernel", d.kernel, "at least 1")
-        check(d.stride >= 1, where, "stride", d.stride, "at least 1")
+        check_size(where, "kernel", d.kernel, MAX_WINDOW)
+        check_size(where, "stride", d.stride, MAX_WINDOW)
         if d.position_rule == "dat++" and not d.offsets:
             check(
                 d.position_encoding == "none", where, "position_encoding", d.position_encoding, "none without offsets"
             )
         cells = d.position_rule == "dat++" and d.kernel == d.stride
         check(d.kernel % 2 == 1 or cells, where, "kernel", d.kernel, "an odd number, or the stride")
-        check(
-            d.range_factor is None or d.range_factor >= 0,
-            where,
-            "range_factor",
-            d.range_factor,
-            "a number >= 0 or None",
-        )
+        check_factor(where, "range_factor", d.range_factor)
         check(
             d.position_rule in POSITION_RULES,
             where,

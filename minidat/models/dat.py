@@ -10,7 +10,7 @@ from .. import ops
 from ..errors import ConfigError
 from ..nn import Backward, Context, LayerNorm, Linear, Module
 from .backbone import Backbone
-from .config import ModelConfig, as_image_size, check_dtype, get_config
+from .config import MAX_PARAMETERS, ModelConfig, as_image_size, check, check_dtype, get_config
 
 
 class DAT(Backbone):
@@ -79,5 +79,10 @@ def build(
     if num_classes is not None:
         config = config.replace(num_classes=num_classes)
     model = network(config)
-    model.initialize(np.random.default_rng(seed), dtype)
+    count = model.parameter_count()
+    check(count <= MAX_PARAMETERS, config.name, "parameters", count, f"at most {MAX_PARAMETERS}: choose smaller sizes")
+    try:
+        model.initialize(np.random.default_rng(seed), dtype)
+    except MemoryError:
+        raise ConfigError(f"{config.name}: there is not enough memory for a model of {count:,} parameters") from None
     return model

@@ -8,6 +8,7 @@ more, and take the cores from everybody else. Hence the switch.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from functools import cache, partial
 
 import numpy as np
 
+from ..errors import ConfigError, shown
+from .locks import Lock
 from .team import current, empty, in_region
 
 # Numbers worked on at once. Fewer would stay in a faster cache, but threads meet at Python's interpreter lock after
@@ -24,14 +27,22 @@ SHARES = 4  # into so many parts work is cut at least, if it is worth sharing: t
 PRODUCT_FLOATS = 131072  # of a product's result at once: one array of this length does
 PRODUCT_GRAIN = 4_000_000  # multiply-adds that are worth waking a thread for
 FEW_ROWS = 128  # up to so many OpenBLAS is faster, by up to a quarter, if they are columns
+MOST_THREADS = 1024
 COPY_GRAIN = 65536  # scattered numbers to copy that are worth waking a thread for
 
 
 @cache
 def thread_count() -> int:
-    """MINIDAT_NUM_THREADS if set, else the number of cores this process may use."""
+    """MINIDAT_NUM_THREADS if set, else the number of cores this process may use.
+
+    Raises ConfigError for a setting that is no whole number from 1 to MOST_THREADS.
+    """
     setting = os.environ.get("MINIDAT_NUM_THREADS", "")
-    if setting.isdigit() and int(setting) > 0:
+    if setting:
+        if not re.fullmatch("[0-9]{1,9}", setting) or not 1 <= int(setting) <= MOST_THREADS:
+            raise ConfigError(
+                f"MINIDAT_NUM_THREADS: found {shown(setting)}, expected a whole number from 1 to {MOST_THREADS}"
+            )
         return int(setting)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -193,15 +204,13 @@ class _Helper:
 
 @cache
 def _helpers() -> list[_Helper]:
-    if hasattr(os, "register_at_fork"):  # a forked child has none of these threads
-        os.register_at_fork(after_in_child=_helpers.cache_clear)
     return [_Helper() for _ in range(thread_count() - 1)]
 
 
-_in_use = threading.Lock()
+_in_use = Lock()
 
 
-_switch = threading.Lock()
+_switch = Lock()
 _users = 0
 _blas_threads_before = 1
 
@@ -216,13 +225,31 @@ def one_blas_thread() -> Iterator[None]:
             _blas_threads_before = get()
             put(1)
         _users += 1
+        _own.uses = getattr(_own, "uses", 0) + 1
     try:
         yield
     finally:
         with _switch:
             _users -= 1
+            _own.uses -= 1
             if _users == 0:
                 put(_blas_threads_before)
+
+
+_own = threading.local()  # uses: how many of the users are this thread
+
+
+def _without_other_threads() -> None:
+    """In a forked child, which has none of the other threads: neither helpers nor users of OpenBLAS."""
+    global _users
+    _helpers.cache_clear()
+    before, _users = _users, getattr(_own, "uses", 0)
+    if before and not _users:
+        _openblas()[1](_blas_threads_before)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_without_other_threads)
 
 
 @cache

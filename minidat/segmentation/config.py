@@ -7,9 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from ..models.config import ModelConfig, check, from_fields, get_config
+from ..models.config import (
+    MAX_CLASSES,
+    MAX_DIM,
+    MAX_WINDOW,
+    ModelConfig,
+    check,
+    check_image_size,
+    check_size,
+    from_fields,
+    get_config,
+)
 
 ADE20K_CLASSES = 150
+MOST_SCALES = 16
 
 
 @dataclass(frozen=True)
@@ -33,12 +44,10 @@ class SegmentorConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError, naming the field, for a segmentor that cannot be built."""
-        for field in ("num_classes", "channels"):
-            value = getattr(self, field)
-            check(value >= 1, self.name, field, value, "at least 1")
+        check_size(self.name, "num_classes", self.num_classes, MAX_CLASSES)
+        check_size(self.name, "channels", self.channels, MAX_DIM)
         for field in ("image_size", "resize_size"):
-            value = getattr(self, field)
-            check(len(value) == 2 and min(value) >= 1, self.name, field, value, "two positive numbers")
+            check_image_size(self.name, field, getattr(self, field))
         check(0 <= self.dropout < 1, self.name, "dropout", self.dropout, "a rate in [0, 1)")
         check(self.auxiliary_weight >= 0, self.name, "auxiliary_weight", self.auxiliary_weight, "a number >= 0")
 
@@ -75,8 +84,10 @@ class UperNetConfig(SegmentorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         scales, width = self.pool_scales, self.auxiliary_channels
-        check(len(scales) > 0 and min(scales) >= 1, self.name, "pool_scales", scales, "positive numbers, at least one")
-        check(width is None or width >= 1, self.name, "auxiliary_channels", width, "at least 1, or None")
+        fits = 0 < len(scales) <= MOST_SCALES and all(1 <= scale <= MAX_WINDOW for scale in scales)
+        check(fits, self.name, "pool_scales", scales, f"one to {MOST_SCALES} numbers, each 1 to {MAX_WINDOW}")
+        if width is not None:
+            check_size(self.name, "auxiliary_channels", width, MAX_DIM)
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ class SemanticFPNConfig(SegmentorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.pyramid_channels >= 1, self.name, "pyramid_channels", self.pyramid_channels, "at least 1")
+        check_size(self.name, "pyramid_channels", self.pyramid_channels, MAX_DIM)
 
 
 # --- the published models ---------------------------------------------------------------------------------------------

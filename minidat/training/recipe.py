@@ -12,13 +12,14 @@ from ..data.augmentation import Augmentation
 from ..data.box_augmentation import BoxAugmentation
 from ..data.label_augmentation import LabelAugmentation
 from ..detection.config import DetectorConfig
-from ..errors import ConfigError, printable
+from ..errors import ConfigError, shown
 from ..models import ModelConfig
 from ..segmentation import SegmentorConfig
 from .schedule import learning_rate, polynomial_rate, step_rate
 
 SCHEDULES = ("cosine", "polynomial", "step")
-LARGEST = 2**53  # number in a recipe
+MOST = 10**6  # epochs, and images a step
+LARGEST_NUMBER = 2.0**63  # in a recipe: more is a mistake, or means harm
 JSON_TYPES: dict[str, tuple[type, ...]] = {  # what JSON may hold for a field of a recipe
     "int": (int,), "float": (int, float), "bool": (bool,), "str": (str,), "None": (type(None),),
     "tuple[float, float]": (list,), "tuple[int, int]": (list,), "tuple[int, ...]": (list,),
@@ -68,8 +69,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, fits, expected in (
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch", self.batch >= 1, "at least 1"),
+            ("epochs", 1 <= self.epochs <= MOST, f"1 to {MOST:,}"),
+            ("batch", 1 <= self.batch <= MOST, f"1 to {MOST:,}"),
             ("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0"),
             ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             ("milestones", all(0 < share <= 1 for share in self.milestones), "shares of the run, above 0 and up to 1"),
@@ -79,11 +80,11 @@ class Recipe:
             ("clip_norm", self.clip_norm > 0, "a number above 0"),
             ("average_decay", 0 <= self.average_decay < 1, "a number in [0, 1)"),
             ("validation_epochs", self.validation_epochs >= 1, "at least 1"),
-            ("seed", self.seed >= 0, "at least 0"),
+            ("seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1"),
             ("workers", 1 <= self.workers <= self.batch, "1 to the number of images in a batch"),
         ):
             if not fits:
-                raise ConfigError(f"recipe: {name}: found {getattr(self, name)}, expected {expected}")
+                raise ConfigError(f"recipe: {name}: found {shown(getattr(self, name))}, expected {expected}")
 
     def rate(self, step: int, epoch_steps: int) -> float:
         """The learning rate of step 0, 1, ... of a run whose epochs have `epoch_steps` steps."""
@@ -126,13 +127,13 @@ def default_recipe(config: Any, **changes: Any) -> Recipe:
 def _typed(data: Any, default: Any, what: str) -> dict[str, Any]:
     """A copy of `data`, if its names are fields of the dataclass `default` and its values could be theirs."""
     if not isinstance(data, dict):
-        raise ConfigError(f"{what}: found {_short(data)}, expected an object with fields")
+        raise ConfigError(f"{what}: found {shown(data)}, expected an object with fields")
     fields = {field.name: str(field.type) for field in dataclasses.fields(default)}
     for name, value in data.items():
         if name not in fields:
-            raise ConfigError(f"{what}: found the field {printable(str(name))!r}, expected some of {', '.join(fields)}")
+            raise ConfigError(f"{what}: found the field {shown(name)}, expected some of {', '.join(fields)}")
         if not _could_be(value, fields[name]):
-            raise ConfigError(f"{what}: {name}: found {_short(value)}, expected {fields[name]}")
+            raise ConfigError(f"{what}: {name}: found {shown(value)}, expected {fields[name]}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
 
 
@@ -146,11 +147,4 @@ def _could_be(value: Any, annotation: str) -> bool:
         if "..." not in items and len(value) != len(items.split(", ")):
             return False
         return all(_could_be(item, items.split(", ")[0]) for item in value)
-    return not isinstance(value, int | float) or abs(value) <= LARGEST
-
-
-def _short(value: Any) -> str:
-    try:
-        return printable(repr(value)[:80])
-    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
-        return f"a value of the type {type(value).__name__}"
+    return not isinstance(value, int | float) or abs(value) <= LARGEST_NUMBER

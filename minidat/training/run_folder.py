@@ -17,8 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import TrainingError
+from ..errors import TrainingError, shown
 from ..files.atomic import remove_leftovers, writing
+from ..files.reading import parse_json, read_json, read_text
+
+MAX_LOG_BYTES = 256 << 20
 
 DESCRIPTION, LOG, CHECKPOINT, WEIGHTS, CURVE = (
     "run.json", "log.jsonl", "checkpoint.npz", "weights.npz", "learning_curve.png"
@@ -79,13 +82,7 @@ class RunFolder:
 
     def read_description(self) -> Any:
         """What `run.json` says. Raises TrainingError."""
-        try:
-            return json.loads(self.description.read_text())
-        except (OSError, ValueError, RecursionError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else error
-            raise TrainingError(
-                f"{self.description}: cannot be read ({reason}), expected the description of a run"
-            ) from None
+        return read_json(self.description, TrainingError)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add a line to the log."""
@@ -109,15 +106,15 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The records of a run's log, up to a line that a killed run has left half written. No file: no records."""
     records: list[dict[str, Any]] = []
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = read_text(path, limit=MAX_LOG_BYTES).splitlines()
     except FileNotFoundError:
         return records
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path}: cannot be read: {error}") from None
+        raise TrainingError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     for line in lines:
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
+            record = parse_json(line)
+        except ValueError:
             break
         if not isinstance(record, dict) or type(record.get("step")) is not int:
             break
@@ -160,4 +157,4 @@ def _differences(found: Any, expected: Any, path: str = "") -> list[str]:
     if isinstance(found, dict) and isinstance(expected, dict):
         names = dict.fromkeys([*expected, *found])
         return [text for name in names for text in _differences(found.get(name), expected.get(name), f"{path}.{name}")]
-    return [] if found == expected else [f"{path[1:]}: found {str(found)[:200]}, expected {str(expected)[:200]}"]
+    return [] if found == expected else [f"{path[1:]}: found {shown(found)}, expected {shown(expected)}"]
