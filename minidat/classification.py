@@ -11,6 +11,7 @@ import numpy as np
 
 from .data.image import preprocess
 from .errors import CheckpointError, ConfigError, MinidatError
+from .models.config import ModelConfig
 
 if TYPE_CHECKING:
     from .models import DAT
@@ -38,6 +39,8 @@ def classify(model: DAT, image: np.ndarray, top: int = 5) -> list[Prediction]:
     """
     if top < 1:
         raise ConfigError(f"top: found {top}, expected at least 1")
+    if not isinstance(model.config, ModelConfig):
+        raise ConfigError(f"{model.config.name}: found a {type(model).__name__}, expected a classifier")
     logits = model(preprocess(image, model.config)[np.newaxis])[0].astype(np.float64)  # (num_classes,)
     if not np.isfinite(logits).all():
         raise CheckpointError(f"{model.config.name}: the logits are not finite numbers; use undamaged weights")

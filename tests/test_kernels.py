@@ -39,6 +39,7 @@ from .test_windows import windowed_maps
 
 EPSILON = 2e-6  # 17 float32 roundings, relative to the largest number or 1; GELU's polynomial needs 6e-7
 EPSILON_OF_SUMS = 2e-5  # where the derivatives of GELU are summed over all tokens, their errors add up
+RESIZING_METHODS = ("nearest", "bilinear", "bicubic")
 Case = tuple[Sequence[np.ndarray | None], dict[str, Any]]
 
 

@@ -22,8 +22,8 @@ from minidat.data.datasets import ArrayDataset
 from minidat.errors import ConfigError, MinidatError, TrainingError
 from minidat.models import DeformableConfig, ModelConfig, StageConfig, create_model
 from minidat.training import Recipe, read_log, train
-from minidat.training.trainer import validate
-from minidat.training.workers import GradientWorkers, part_gradients
+from minidat.training.classification import ClassificationObjective, ClassificationTask, part_gradients
+from minidat.training.workers import GradientWorkers
 
 PLAIN = Augmentation(
     padding=None, flip=False, operations=0, erasing=0.0, mixup_alpha=None, cutmix_alpha=None, label_smoothing=0.0
@@ -58,7 +58,7 @@ def test_a_tiny_model_learns_64_images_by_heart(tmp_path):
     data = pictures(64, classes=4)
     recipe = Recipe(epochs=40, batch=16, learning_rate=4e-3, warmup_epochs=2, average_decay=0.9, augmentation=PLAIN)
     model = train(replace(TINY, num_classes=4, drop_path=0.0), data, data, recipe, tmp_path)
-    assert validate(model, data)[1] == 1.0
+    assert ClassificationTask(model.config, data, data, recipe).validate(model)["accuracy"] == 1.0
     last = [record for record in read_log(tmp_path / "log.jsonl") if "validation_accuracy" in record][-1]
     assert last["epoch"] == 40
     assert last["validation_accuracy"] == 1.0
@@ -75,9 +75,9 @@ def test_workers_add_up_to_the_gradient_of_the_whole_batch():
     alone = create_model(config, seed=3)
     whole = part_gradients(alone, PLAIN, data.images, data.labels, 7, np.random.default_rng(0))
     model = create_model(config, seed=3)
-    with GradientWorkers(model, PLAIN, workers=3, seed=0) as workers:
+    with GradientWorkers(model, ClassificationObjective(PLAIN), workers=3, seed=0) as workers:
         for step in range(2):  # gradients are set, not added to
-            shared = workers.gradients(step, data.images, data.labels)
+            shared = workers.gradients(step, list(zip(data.images, data.labels, strict=True)))
     assert shared.correct == whole.correct
     assert shared.loss == pytest.approx(whole.loss, rel=1e-5)
     for (name, one), (_, other) in zip(alone.named_parameters(), model.named_parameters(), strict=True):
@@ -86,11 +86,11 @@ def test_workers_add_up_to_the_gradient_of_the_whole_batch():
 
 def test_a_worker_that_dies_is_an_error():
     data = pictures(6)
-    with GradientWorkers(create_model(TINY), PLAIN, workers=2, seed=0) as workers:
+    with GradientWorkers(create_model(TINY), ClassificationObjective(PLAIN), workers=2, seed=0) as workers:
         workers._children[0][0].kill()
         workers._children[0][0].join()
         with pytest.raises(TrainingError, match="worker 1 has died"):
-            workers.gradients(0, data.images, data.labels)
+            workers.gradients(0, list(zip(data.images, data.labels, strict=True)))
 
 
 def test_begins_with_the_given_weights(tmp_path):
@@ -291,7 +291,7 @@ def test_no_memory_to_share(monkeypatch):
     monkeypatch.setattr("multiprocessing.context.SpawnContext.RawArray", no_room)
     with (
         pytest.raises(TrainingError, match=r"shared memory: No space left"),
-        GradientWorkers(create_model(TINY), PLAIN, workers=2, seed=0),
+        GradientWorkers(create_model(TINY), ClassificationObjective(PLAIN), workers=2, seed=0),
     ):
         pass
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,10 @@ class DenseDataset(ABC, Generic[Targets]):
 
         Several threads share the pictures.
         """
+
+    @abstractmethod
+    def subset(self, indices: Sequence[int]) -> Self:
+        """A data set of the pictures of these indices alone, in this order."""
 
     def load(self, index: int) -> tuple[np.ndarray, Targets]:
         """One picture, (H, W, 3) uint8, and its targets. Raises MinidatError if its files cannot be read."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -70,6 +71,9 @@ class DetectionDataset(DenseDataset[BoxTargets]):
             raise DatasetError(f"{name}: images: found none, expected at least one")
         self.pictures = self._find_pictures(root, name)
 
+        self._collect_objects()
+
+    def _collect_objects(self) -> None:
         objects: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in self.image_ids}
         for annotation in self.annotations["annotations"]:
             if _is_learned(annotation):
@@ -80,6 +84,20 @@ class DetectionDataset(DenseDataset[BoxTargets]):
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def subset(self, indices: Sequence[int]) -> Self:
+        """A data set of the pictures of these indices alone, in this order, whose annotations are theirs alone too."""
+        part = copy(self)
+        part.pictures = [self.pictures[index] for index in indices]
+        part.image_ids = tuple(self.image_ids[index] for index in indices)
+        kept = set(part.image_ids)
+        part.annotations = {
+            "images": [self.annotations["images"][index] for index in indices],
+            "annotations": [found for found in self.annotations["annotations"] if found["image_id"] in kept],
+            "categories": self.annotations["categories"],
+        }
+        part._collect_objects()
+        return part
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of a picture, as its annotations have it."""

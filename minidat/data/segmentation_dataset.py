@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -64,6 +66,12 @@ class SegmentationDataset(DenseDataset[np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def subset(self, indices: Sequence[int]) -> Self:
+        part = copy(self)
+        part.pictures = [self.pictures[index] for index in indices]
+        part.label_maps = [self.label_maps[index] for index in indices]
+        return part
 
     def load_many(self, indices: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray] | MinidatError]:
         images = self._tree.load_images([self.pictures[index] for index in indices])

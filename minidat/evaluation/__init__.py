@@ -3,9 +3,11 @@
 from .accuracy import ClassResult, Evaluation, evaluate, format_evaluation
 from .average_precision import ClassPrecision, DetectionMetrics, evaluate_detections, format_detection_metrics
 from .confusion import check_picture_path, draw_confusion_matrix, save_picture
+from .dense import MULTI_SCALE, evaluate_detector, evaluate_segmentor
 from .segmentation import SegmentationMetrics, format_segmentation_metrics
 
 __all__ = [
+    "MULTI_SCALE",
     "ClassPrecision",
     "ClassResult",
     "DetectionMetrics",
@@ -15,6 +17,8 @@ __all__ = [
     "draw_confusion_matrix",
     "evaluate",
     "evaluate_detections",
+    "evaluate_detector",
+    "evaluate_segmentor",
     "format_detection_metrics",
     "format_evaluation",
     "format_segmentation_metrics",

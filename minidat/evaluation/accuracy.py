@@ -18,7 +18,10 @@ from ..runtime.session import Session
 from .tables import shortened
 
 if TYPE_CHECKING:
+    from ..data.dense_dataset import DenseDataset
+    from ..detection import Detector
     from ..models import DAT
+    from ..segmentation import Segmentor
 
 TOP = 5
 WORDNET_IDENTIFIER = re.compile(r"n\d{8}")  # how ImageNet's folders are called
@@ -205,7 +208,7 @@ def _logits(classify: Callable[[np.ndarray], np.ndarray], images: Sequence[np.nd
     return logits
 
 
-def match_classes(model: DAT, dataset: Dataset) -> np.ndarray:
+def match_classes(model: DAT | Detector | Segmentor, dataset: Dataset | DenseDataset[Any]) -> np.ndarray:
     """The index among the model's logits of each class of the data set, (K,) int64, by its name.
 
     Raises ConfigError if the model has no labels, or not one for each class, and DatasetError for classes that are not

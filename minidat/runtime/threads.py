@@ -62,7 +62,7 @@ def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) ->
         work(0, count)
         return
     helpers = _helpers()[: max(1, min(thread_count(), count // grain)) - 1]
-    with _one_blas_thread():
+    with one_blas_thread():
         # called from inside `work`, or by two threads of the user at once: the helpers are busy, do it alone
         if not helpers or not _in_use.acquire(blocking=False):
             work(0, count)
@@ -159,7 +159,7 @@ def contiguous(view: np.ndarray) -> np.ndarray:
 @contextmanager
 def alone() -> Iterator[None]:
     """Work inside this block stays in the calling thread: other processes have the other cores."""
-    with _in_use, _one_blas_thread():
+    with _in_use, one_blas_thread():
         yield
 
 
@@ -216,7 +216,7 @@ _blas_threads_before = 1
 
 
 @contextmanager
-def _one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> Iterator[None]:
     """OpenBLAS works in the calling thread alone while any thread is inside this block."""
     global _users, _blas_threads_before
     get, put = _openblas()

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..errors import ConfigError
-from ..nn import Module, Parameter
+from ..nn import Module
+from ..nn.module import Buffer
 from ..runtime.threads import chunked
 from .optimizer import check_state
 
@@ -19,12 +20,12 @@ class ExponentialMovingAverage:
     """A second set of weights that follows the first: average += (1 - d) (value - average).
 
     d = min(decay, (1 + n) / (10 + n)) after n updates: early on, when the weights still move fast, the average forgets
-    fast too. It starts as a copy of the weights. parameters: `dict(model.named_parameters())`.
+    fast too. It starts as a copy of the weights. parameters: `dict(model.named_state())`, running statistics included.
     Source: Polyak and Juditsky, 1992; the warm-up of d is that of tf.train.ExponentialMovingAverage.
     Raises ConfigError for a decay outside [0, 1).
     """
 
-    def __init__(self, parameters: Mapping[str, Parameter], *, decay: float = 0.9999) -> None:
+    def __init__(self, parameters: Mapping[str, Buffer], *, decay: float = 0.9999) -> None:
         if not 0 <= decay < 1:
             raise ConfigError(f"ExponentialMovingAverage: decay: found {decay}, expected a number in [0, 1)")
         self.parameters = dict(parameters)

@@ -35,8 +35,10 @@ def _print_epochs(progress: Progress) -> None:
 
 
 def _summary(progress: Progress) -> str:
-    validation = progress.validation_accuracy
-    texts = [f"loss {progress.loss:.3f}", f"accuracy {progress.accuracy:.1%}"]
-    if validation is not None:
-        texts.append(f"validation {validation:.1%}")
+    texts = [f"loss {progress.loss:.3f}"]
+    if progress.accuracy is not None:
+        texts.append(f"accuracy {progress.accuracy:.1%}")
+    if progress.validation is not None:
+        name = "validation" if progress.accuracy is not None else f"validation {progress.figure}"
+        texts.append(f"{name} {progress.validation:.1%}")
     return ", ".join([*texts, f"{progress.images_per_second:.0f} images/s"])

@@ -7,11 +7,13 @@ from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
+from ..detection import Detector
 from ..errors import CheckpointError, ConfigError
 from ..models.deformable_attention import DeformableAttention
 from ..models.window_attention import WindowAttention
-from ..nn import Module, Parameter
+from ..nn import BatchNorm, LayerNorm, Module, Parameter
 from ..runtime.threads import chunked
+from ..segmentation import Segmentor
 
 # What the authors' code calls `relative_position_bias_table` (windows) and `rpe_table` (deformable attention), with
 # all that `rpe_table` stands for in the ablations. It exempts names that contain these words, and so misses the table
@@ -24,7 +26,8 @@ def decay_names(model: Module) -> set[str]:
     """Names of the parameters that the authors decay: the weights that multiply activations, and little else.
 
     These are the parameters of two or more axes, other than the position encodings of window and deformable attention;
-    the bias table of neighborhood attention is decayed. Source: the authors' `optimizer.py`.
+    the bias table of neighborhood attention is decayed. In detectors and segmentors they are all but these encodings
+    and what belongs to a norm. Source: the authors' `optimizer.py`, and their configs for dense prediction.
     """
     exempt = tuple(
         f"{path}.{name}" if path else name
@@ -32,10 +35,12 @@ def decay_names(model: Module) -> set[str]:
         if isinstance(module, (WindowAttention, DeformableAttention))
         for name in EXEMPT
     )
+    norms = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, (LayerNorm, BatchNorm)))
+    dense = isinstance(model, (Detector, Segmentor))
     return {
         name
         for name, parameter in model.named_parameters()
-        if len(parameter.shape) >= 2 and not name.startswith(exempt)
+        if not name.startswith(exempt) and (not name.startswith(norms) if dense else len(parameter.shape) >= 2)
     }
 
 

@@ -1,114 +1,60 @@
 """A training run: epochs, validation, a log, and checkpoints from which it goes on as if nothing had happened.
 
-A run lives in a folder:
-
-    run.json            model, recipe and a fingerprint of the data: what the result depends on
-    log.jsonl           one JSON object a line: the training loss every LOG_STEPS steps, the validation every epoch
-    checkpoint.npz      all that the next step needs: weights, their average, the optimizer's moments
-    weights.npz         the averaged weights after the last complete epoch, as `load_model` reads them
-    learning_curve.png  the log as a picture
-
-Step n takes its images from a permutation seeded with (seed, epoch), its random numbers from generators seeded with
-(seed, n, part). So a run that is killed and resumed does the same arithmetic as one that is not: the same bits.
+A run lives in a folder (see `run_folder`). Step n takes its images from a permutation seeded with (seed, epoch), its
+random numbers from generators seeded with (seed, n, part) or (seed, epoch, image). Arithmetic is cut into the same
+pieces for any number of threads. So a run that is killed and resumed, on a computer with another number of cores, does
+the same arithmetic as one that is not: the same bits.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import math
-import os
 import signal
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from .. import ops
+from ..catalog import config_to_dict, create_model, family_of
 from ..checkpoints import load_npz, save_npz
 from ..data.augmentation import Augmentation
+from ..data.box_augmentation import BoxAugmentation
 from ..data.datasets import ArrayDataset
-from ..data.image import preprocess_batch
-from ..errors import CheckpointError, ConfigError, TrainingError, shown
-from ..files.atomic import writing
-from ..files.reading import parse_json, read_json, read_text
-from ..models import DAT, ModelConfig, create_model
+from ..data.detection_dataset import DetectionDataset
+from ..data.label_augmentation import LabelAugmentation
+from ..data.segmentation_dataset import SegmentationDataset
+from ..detection import DetectorConfig
+from ..errors import CheckpointError, ConfigError, TrainingError
+from ..models import ModelConfig
+from ..runtime.threads import one_blas_thread
+from ..segmentation import SegmentorConfig
 from .averaging import ExponentialMovingAverage
+from .classification import ClassificationTask, checksum
+from .dense import DetectionTask, SegmentationTask
 from .optimizer import AdamW, clip_gradients, decay_names
-from .schedule import learning_rate
-from .workers import GradientWorkers, Part
+from .recipe import Recipe
+from .run_folder import RunFolder, read_log
+from .tasks import Part, Task
+from .workers import GradientWorkers
 
 LOG_STEPS = 50  # steps that one line of the log sums up
 CHECKPOINT_SECONDS = 120  # what a killed run may have to do again
-VALIDATION_BATCH = 250
-JSON_TYPES: dict[str, tuple[type, ...]] = {  # what JSON may hold for a field of a recipe
-    "int": (int,), "float": (int, float), "bool": (bool,), "str": (str,), "None": (type(None),),
-    "tuple[float, float]": (list,), "Augmentation": (dict,),
-}  # fmt: skip
-MOST = 10**6  # epochs, and images a step
-LARGEST_NUMBER = 2.0**63  # in a recipe: more is a mistake, or means harm
-MAX_LOG_BYTES = 256 << 20
 WEIGHTS = "weights."  # prefix of the weights in checkpoint.npz, beside those of the optimizer and of the average
+RECENT = "recent"  # what the next line of the log will sum up
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. The defaults are the authors', but for the number of epochs and the batch (1024 images on 8 GPUs).
-
-    epochs; batch: images a step; learning_rate: the highest one, which the authors choose as 5e-4 batch / 512;
-    minimum_learning_rate: the last one; warmup_epochs: see `learning_rate`; weight_decay: see `AdamW`; clip_norm: see
-    `clip_gradients`; average_decay: see `ExponentialMovingAverage`; augmentation: see `Augmentation`; seed: of the
-    weights and of all that is random; workers: processes that share each batch (another number sums up in another
-    order, and so gives other last digits). Raises ConfigError for settings out of range.
-    """
-
-    epochs: int = 100
-    batch: int = 128
-    learning_rate: float = 1e-3
-    minimum_learning_rate: float = 1e-5
-    warmup_epochs: float = 5
-    weight_decay: float = 0.05
-    clip_norm: float = 5.0
-    average_decay: float = 0.999
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    seed: int = 0
-    workers: int = 1
-
-    @staticmethod
-    def from_dict(data: dict[str, Any], default: Recipe) -> Recipe:
-        """`default` with some fields replaced, as JSON has them (`augmentation` is an object of its own fields).
-
-        Raises ConfigError for unknown fields and for values of another type than the default's.
-        """
-        changes = _typed(data, default, "recipe")
-        if "augmentation" in changes:
-            changes["augmentation"] = dataclasses.replace(
-                default.augmentation, **_typed(changes["augmentation"], Augmentation(), "recipe: augmentation")
-            )
-        return dataclasses.replace(default, **changes)
-
-    def __post_init__(self) -> None:
-        for name, fits, expected in (
-            ("epochs", 1 <= self.epochs <= MOST, f"1 to {MOST:,}"),
-            ("batch", 1 <= self.batch <= MOST, f"1 to {MOST:,}"),
-            ("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0"),
-            ("minimum_learning_rate", 0 <= self.minimum_learning_rate <= self.learning_rate, "0 to the learning rate"),
-            ("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "0 to the number of epochs"),
-            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
-            ("clip_norm", self.clip_norm > 0, "a number above 0"),
-            ("average_decay", 0 <= self.average_decay < 1, "a number in [0, 1)"),
-            ("seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1"),
-            ("workers", 1 <= self.workers <= self.batch, "1 to the number of images in a batch"),
-        ):
-            if not fits:
-                raise ConfigError(f"recipe: {name}: found {shown(getattr(self, name))}, expected {expected}")
+# Each kind of model, with its task, its data and its augmentation.
+TASKS: tuple[tuple[Any, Any, Any, Any], ...] = (
+    (ModelConfig, ClassificationTask, ArrayDataset, Augmentation),
+    (DetectorConfig, DetectionTask, DetectionDataset, BoxAugmentation),
+    (SegmentorConfig, SegmentationTask, SegmentationDataset, LabelAugmentation),
+)
 
 
 @dataclass(frozen=True)
@@ -116,8 +62,9 @@ class Progress:
     """What `train` tells after each step.
 
     step: how many of the `steps` have been done; epoch: in the same way, of `epochs`; ends_epoch: whether this one is
-    now complete; loss, accuracy (share of hits): means over the last LOG_STEPS steps or fewer, on augmented images;
-    images_per_second: since this process took up the run; validation_accuracy: the last one, None before it.
+    now complete; loss, accuracy (share of hits; None unless classifying): means over the last LOG_STEPS steps or fewer,
+    on augmented images; images_per_second: since this process took up the run; figure, validation: the name and the
+    last value of what validation is about ("accuracy", "AP", "mIoU"), None before it.
     """
 
     step: int
@@ -126,89 +73,104 @@ class Progress:
     epochs: int
     ends_epoch: bool
     loss: float
-    accuracy: float
+    accuracy: float | None
     images_per_second: float
-    validation_accuracy: float | None
+    figure: str
+    validation: float | None
 
 
 def train(
-    config: ModelConfig,
-    training: ArrayDataset,
-    validation: ArrayDataset,
+    config: Any,
+    training: Any,
+    validation: Any,
     recipe: Recipe,
-    folder: str | os.PathLike[str],
+    folder: str | PathLike[str],
     *,
     initial: Mapping[str, np.ndarray] | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
-) -> DAT:
+) -> Any:
     """Train a model; returns it with the averaged weights, which `folder`/weights.npz holds too.
 
-    training, validation: images of `config.image_size` and their labels, with the same classes. folder: is made, and
-    keeps the run (see the top of this file). initial: weights to begin with, by parameter, such as another model's
-    `state_dict()`; what is not among them is drawn at random (all, without it). resume: go on with the run in the
-    folder, if there is one; it must have the same config, recipe, data and initial weights. progress: called after each
-    step. Ctrl-C ends the current step and saves.
+    config: a classifier's, a detector's or a segmentor's; training, validation: an ArrayDataset each (of
+    `config.image_size`), a DetectionDataset or a SegmentationDataset, with the same classes; recipe: with the
+    augmentation that fits (see `default_recipe`). folder: is made, and keeps the run. initial: weights to begin with,
+    by name, such as another model's `state_dict()` or `backbone_weights`; what is not among them is drawn at random
+    (all, without it). resume: go on with the run in the folder, if there is one; it must have the same config, recipe,
+    data and initial weights. progress: called after each step. Ctrl-C ends the current step and saves.
 
     Processes are started for `recipe.workers` above 1: a program that calls this needs `if __name__ == "__main__":`.
-    Raises TrainingError if the folder holds a run and `resume` is not set, or another run, and if the loss stops being
-    a finite number (the last good checkpoint remains); ConfigError for data that do not fit; KeyboardInterrupt after
-    Ctrl-C or SIGTERM; MinidatError if a file cannot be written, such as on a full disk (the old one remains).
+    Raises TrainingError if the folder holds a run and `resume` is not set, or another run, if another process trains in
+    it, and if the loss stops being a finite number (the last good checkpoint remains); ConfigError for data that do not
+    fit; KeyboardInterrupt after Ctrl-C or SIGTERM; MinidatError if a file cannot be written, such as on a full disk
+    (the old one remains).
     """
-    _check_data(config, training, validation, recipe)
-    run = _Run(config, training, validation, recipe, Path(folder), initial or {})
-    first_step = run.start(resume)
-    with (
-        GradientWorkers(run.model, recipe.augmentation, workers=recipe.workers, seed=recipe.seed) as workers,
-        _interrupts() as interrupted,
-    ):
-        run.train(workers, first_step, interrupted, progress)
+    task = make_task(config, training, validation, recipe)
+    run = _Run(task, recipe, RunFolder(folder), initial or {})
+    with run.folder.locked(), one_blas_thread():  # also outside of our operators: their number must not show in results
+        first_step = run.start(resume)
+        workers = GradientWorkers(run.model, task.objective, workers=recipe.workers, seed=recipe.seed)
+        with workers, _interrupts() as interrupted:
+            run.train(workers, first_step, interrupted, progress)
     run.average.copy_to(run.model)
     return run.model
 
 
-class _Run:
-    """The state of a run and its files."""
+def make_task(config: Any, training: Any, validation: Any, recipe: Recipe) -> Task:
+    """What there is to learn from these data. Raises ConfigError for data or a recipe that do not fit the model."""
+    family_of(config)
+    task, data, augmentation = next(row[1:] for row in TASKS if isinstance(config, row[0]))
+    for dataset in (training, validation):
+        if not isinstance(dataset, data):
+            raise ConfigError(
+                f"{config.name}: found data of the kind {type(dataset).__name__}, expected {data.__name__}, which "
+                f"this model learns from"
+            )
+        if len(dataset.classes) != config.num_classes or dataset.classes != training.classes:
+            raise ConfigError(
+                f"{dataset.name}: found {len(dataset.classes)} classes, expected the model's {config.num_classes}, "
+                "the same for training and validation"
+            )
+        if len(dataset) == 0:
+            raise ConfigError(f"{dataset.name}: found no images, expected some")
+    if not isinstance(recipe.augmentation, augmentation):
+        raise ConfigError(
+            f"recipe: augmentation: found {type(recipe.augmentation).__name__}, expected {augmentation.__name__} for "
+            f"{config.name}"
+        )
+    made: Task = task(config, training, validation, recipe)
+    if recipe.batch > len(made):
+        raise ConfigError(f"recipe: batch: found {recipe.batch}, expected at most {len(made)}, the training images")
+    return made
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        training: ArrayDataset,
-        validation: ArrayDataset,
-        recipe: Recipe,
-        folder: Path,
-        initial: Mapping[str, np.ndarray],
-    ) -> None:
-        self.config, self.recipe, self.folder = config, recipe, folder
-        self.training, self.validation = training, validation
-        self.initial = initial
-        self.model = create_model(config, seed=recipe.seed)
+
+class _Run:
+    """The state of a run."""
+
+    def __init__(self, task: Task, recipe: Recipe, folder: RunFolder, initial: Mapping[str, np.ndarray]) -> None:
+        self.task, self.recipe, self.folder, self.initial = task, recipe, folder, initial
+        self.model = create_model(task.config, seed=recipe.seed)
         self.model.load_state_dict({**self.model.state_dict(), **initial})
-        self.model.labels = list(training.classes)
+        self.model.labels = list(task.classes)
         parameters = dict(self.model.named_parameters())
         self.optimizer = AdamW(parameters, decay=decay_names(self.model), weight_decay=recipe.weight_decay)
-        self.average = ExponentialMovingAverage(parameters, decay=recipe.average_decay)
-        self.epoch_steps = len(training) // recipe.batch  # images beyond the last whole batch wait for another epoch
+        self.average = ExponentialMovingAverage(dict(self.model.named_state()), decay=recipe.average_decay)
+        self.epoch_steps = len(task) // recipe.batch  # images beyond the last whole batch wait for another epoch
         self.steps = recipe.epochs * self.epoch_steps
-        self.validation_accuracy: float | None = None
+        self.recent: list[tuple[Part, float]] = []  # the last steps' losses and gradient norms
+        self.validation: float | None = None
 
     def start(self, resume: bool) -> int:
-        """Make the folder, or load what it holds. Returns the number of steps that have been done."""
-        description, known = self._description(), self.folder / "run.json"
-        if not known.exists():
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise TrainingError(f"{self.folder}: cannot be made: {error.strerror or error}") from None
-            _write(known, json.dumps(description, indent=2) + "\n")
+        """Begin the run, or load what the folder holds. Returns the number of steps that have been done."""
+        if not self.folder.begin(self._description(), resume=resume):
             return 0
-        if not resume:
-            raise TrainingError(f"{self.folder}: holds a run already: resume it, or choose another folder")
-        found = read_json(known, TrainingError)
-        if differences := _differences(found, description):
-            raise TrainingError(f"{known}: describes another run: {'; '.join(differences)}; choose another folder")
-        steps = self._load() if self.checkpoint.exists() else 0
-        _write(self.log, "".join(json.dumps(record) + "\n" for record in read_log(self.log) if record["step"] <= steps))
+        steps = self._load() if self.folder.checkpoint.exists() else 0
+        records = self.folder.cut_log(steps)
+        found = [record[f"validation_{self.task.figure}"] for record in records if self._is_validation(record)]
+        self.validation = found[-1] if found else None
+        if steps == self.steps:  # all is done, but for files that may have been lost since
+            self._save_weights()
+            self._draw()
         return steps
 
     def train(
@@ -219,25 +181,13 @@ class _Run:
         progress: Callable[[Progress], None] | None,
     ) -> None:
         """Steps first_step + 1 ... self.steps."""
-        recent: list[Part] = []
-        norms: list[float] = []
         started = saved = logged = time.perf_counter()
         for step in range(first_step, self.steps):
-            part, norm = self._step(workers, step)
-            recent, norms = [*recent[-LOG_STEPS + 1 :], part], [*norms[-LOG_STEPS + 1 :], norm]
+            self.recent = [*self.recent[-LOG_STEPS + 1 :], self._step(workers, step)]
             done, now = step + 1, time.perf_counter()
-            images = len(recent) * self.recipe.batch
-            loss, accuracy = sum(part.loss for part in recent) / images, sum(part.correct for part in recent) / images
             if done % LOG_STEPS == 0 or done == self.steps:
-                self._log(
-                    step=done,
-                    epoch=round(done / self.epoch_steps, 4),
-                    loss=loss,
-                    accuracy=accuracy,
-                    learning_rate=self._learning_rate(step),
-                    gradient_norm=sum(norms) / len(norms),
-                    images_per_second=round(min(done - first_step, LOG_STEPS) * self.recipe.batch / (now - logged), 1),
-                )
+                speed = min(done - first_step, LOG_STEPS) * self.recipe.batch / (now - logged)
+                self._log_training(done, speed)
                 logged = now
             if done % self.epoch_steps == 0:
                 self._end_epoch(done)
@@ -246,105 +196,127 @@ class _Run:
                 saved = time.perf_counter()
             if progress is not None:
                 speed = (done - first_step) * self.recipe.batch / (time.perf_counter() - started)
-                progress(
-                    Progress(
-                        step=done,
-                        steps=self.steps,
-                        epoch=done / self.epoch_steps,
-                        epochs=self.recipe.epochs,
-                        ends_epoch=done % self.epoch_steps == 0,
-                        loss=loss,
-                        accuracy=accuracy,
-                        images_per_second=speed,
-                        validation_accuracy=self.validation_accuracy,
-                    )
-                )
+                progress(self._progress(done, speed))
             if interrupted() and done < self.steps:
-                raise KeyboardInterrupt(f"interrupted after step {done} of {self.steps}, which {self.checkpoint} holds")
+                raise KeyboardInterrupt(
+                    f"interrupted after step {done} of {self.steps}, which {self.folder.checkpoint} holds"
+                )
 
     def _step(self, workers: GradientWorkers, step: int) -> tuple[Part, float]:
         """One step of the optimizer; what the batch gave, and the norm of its gradient before clipping."""
-        indices = self._batch(step)
-        part = workers.gradients(step, self.training.images[indices], self.training.labels[indices])
+        part = workers.gradients(step, self._items(step))
         norm = clip_gradients((parameter for _, parameter in self.model.named_parameters()), self.recipe.clip_norm)
         if not (math.isfinite(part.loss) and math.isfinite(norm)):
-            kept = f"{self.checkpoint} is the last good state" if self.checkpoint.exists() else "nothing was saved yet"
+            checkpoint = self.folder.checkpoint
+            kept = f"{checkpoint} is the last good state" if checkpoint.exists() else "nothing was saved yet"
             raise TrainingError(
-                f"step {step + 1}: the loss is {part.loss / len(indices):.4g}, the gradient's norm {norm:.4g}, "
+                f"step {step + 1}: the loss is {part.loss / part.images:.4g}, the gradient's norm {norm:.4g}, "
                 f"expected finite numbers: the run has diverged; {kept}; begin another run with a lower learning rate"
             )
-        self.optimizer.step(self._learning_rate(step))
+        self.optimizer.step(self.recipe.rate(step, self.epoch_steps))
         self.average.update()
         return part, norm
 
-    def _batch(self, step: int) -> np.ndarray:
-        """Indices of the images of a step."""
+    def _items(self, step: int) -> list[Any]:
+        """The images of a step."""
         epoch, place = divmod(step, self.epoch_steps)
-        order = np.random.default_rng((self.recipe.seed, epoch)).permutation(len(self.training))
-        return order[place * self.recipe.batch : (place + 1) * self.recipe.batch]
-
-    def _learning_rate(self, step: int) -> float:
-        return learning_rate(
-            step,
-            steps=self.steps,
-            warmup_steps=round(self.recipe.warmup_epochs * self.epoch_steps),
-            base=self.recipe.learning_rate,
-            minimum=self.recipe.minimum_learning_rate,
-        )
+        order = np.random.default_rng((self.recipe.seed, epoch)).permutation(len(self.task))
+        return self.task.items(order[place * self.recipe.batch : (place + 1) * self.recipe.batch], epoch)
 
     def _end_epoch(self, step: int) -> None:
+        epoch = step // self.epoch_steps
+        if epoch % self.recipe.validation_epochs and step < self.steps:
+            return
         with self.average.swap():
-            loss, accuracy = validate(self.model, self.validation)
-            save_npz(self.folder / "weights.npz", self.model.state_dict(), self.config, self.model.labels)
-        self.validation_accuracy = accuracy
-        self._log(step=step, epoch=step // self.epoch_steps, validation_loss=loss, validation_accuracy=accuracy)
+            figures = self.task.validate(self.model)
+        self.validation = figures[self.task.figure]
+        self._save_weights()
+        self.folder.append(
+            {"step": step, "epoch": epoch, **{f"validation_{name}": value for name, value in figures.items()}}
+        )
         self._draw()
+
+    # --- what is told
+
+    def _means(self) -> tuple[float, dict[str, float], float | None]:
+        """The loss, its terms and the share of hits over the recent steps."""
+        images = sum(part.images for part, _ in self.recent)
+        parts = [part for part, _ in self.recent]
+        terms = {name: sum(part.losses[name] for part in parts) / images for name in parts[0].losses}
+        hits = [part.correct for part in parts if part.correct is not None]
+        return sum(part.loss for part in parts) / images, terms, sum(hits) / images if hits else None
+
+    def _log_training(self, step: int, speed: float) -> None:
+        loss, terms, accuracy = self._means()
+        record: dict[str, Any] = {"step": step, "epoch": round(step / self.epoch_steps, 4), "loss": loss}
+        if len(terms) > 1:
+            record |= {f"loss_{name}": value for name, value in terms.items()}
+        if accuracy is not None:
+            record["accuracy"] = accuracy
+        self.folder.append(
+            {
+                **record,
+                "learning_rate": self.recipe.rate(step - 1, self.epoch_steps),
+                "gradient_norm": sum(norm for _, norm in self.recent) / len(self.recent),
+                "images_per_second": round(speed, 1),
+            }
+        )
+
+    def _progress(self, step: int, speed: float) -> Progress:
+        loss, _, accuracy = self._means()
+        return Progress(
+            step=step,
+            steps=self.steps,
+            epoch=step / self.epoch_steps,
+            epochs=self.recipe.epochs,
+            ends_epoch=step % self.epoch_steps == 0,
+            loss=loss,
+            accuracy=accuracy,
+            images_per_second=speed,
+            figure=self.task.figure,
+            validation=self.validation,
+        )
+
+    def _is_validation(self, record: dict[str, Any]) -> bool:
+        return isinstance(record.get(f"validation_{self.task.figure}"), int | float)
 
     def _draw(self) -> None:
         from ..evaluation import save_picture
         from ..visualization import draw_learning_curve
 
-        save_picture(draw_learning_curve(read_log(self.log)), self.folder / "learning_curve.png")
+        if records := read_log(self.folder.log):
+            save_picture(draw_learning_curve(records), self.folder.curve)
 
-    # --- files
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.npz"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "log.jsonl"
+    # --- what is kept
 
     def _description(self) -> dict[str, Any]:
-        recipe = dataclasses.asdict(self.recipe)
-        data = {
-            name: _fingerprint(part) for name, part in (("training", self.training), ("validation", self.validation))
-        }
         described: dict[str, Any] = {
-            "model": self.config.to_dict(),
-            "recipe": recipe,
-            "classes": list(self.training.classes),
-            **data,
+            "model": config_to_dict(self.task.config),
+            "recipe": dataclasses.asdict(self.recipe),
+            "classes": list(self.task.classes),
+            **self.task.fingerprint(),
         }
         if self.initial:
-            described["initial_weights"] = _checksum(*(self.initial[name] for name in sorted(self.initial)))
+            described["initial_weights"] = checksum(*(self.initial[name] for name in sorted(self.initial)))
         return json.loads(json.dumps(described))  # with lists for tuples, as it will be read
 
-    def _state(self) -> dict[str, np.ndarray]:
-        weights = {WEIGHTS + name: value for name, value in self.model.state_dict().items()}
-        return weights | self.optimizer.state_dict() | self.average.state_dict()
+    def _save_weights(self) -> None:
+        with self.average.swap():
+            save_npz(self.folder.weights, self.model.state_dict(), self.task.config, self.model.labels)
 
     def _save(self) -> None:
-        state = self._state()
+        weights = {WEIGHTS + name: value for name, value in self.model.state_dict().items()}
+        state = weights | self.optimizer.state_dict() | self.average.state_dict()
         if broken := [name for name, value in state.items() if not np.isfinite(value).all()]:
             raise TrainingError(f"{broken[0]} has values that are not finite: the run has diverged; it is not saved")
-        save_npz(self.checkpoint, state, self.config, self.model.labels)
+        state[RECENT] = _packed(self.recent)
+        save_npz(self.folder.checkpoint, state, self.task.config, self.model.labels)
 
     def _load(self) -> int:
-        found = load_npz(self.checkpoint)
+        found = load_npz(self.folder.checkpoint)
         parts: list[dict[str, np.ndarray]] = [{}, {}, {}]
         optimizer = self.optimizer.state_dict()
+        recent = found.state.pop(RECENT, None)
         for name, value in found.state.items():
             if name.startswith(WEIGHTS):
                 parts[0][name.removeprefix(WEIGHTS)] = value
@@ -354,113 +326,36 @@ class _Run:
             self.model.load_state_dict(parts[0])
             self.optimizer.load_state_dict(parts[1])
             self.average.load_state_dict(parts[2])
+            self.recent = _unpacked(recent)
+            steps, updates = self.optimizer.steps, self.average.updates
+            if not 0 <= steps == updates <= self.steps:
+                raise CheckpointError(
+                    f"found {steps} steps and {updates} updates, expected the same number, up to {self.steps}"
+                )
         except CheckpointError as error:
-            raise CheckpointError(f"{self.checkpoint}: {error}") from None
-        for name, count in (("steps", self.optimizer.steps), ("updates", self.average.updates)):
-            if not 0 <= count <= self.steps:
-                raise CheckpointError(f"{self.checkpoint}: {name}: found {count}, expected 0 to {self.steps}")
-        return self.optimizer.steps
-
-    def _log(self, **record: Any) -> None:
-        try:
-            with open(self.log, "a") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise TrainingError(f"{self.log}: cannot be written: {error.strerror or error}") from None
+            raise CheckpointError(f"{self.folder.checkpoint}: {error}") from None
+        return steps
 
 
-def validate(model: DAT, dataset: ArrayDataset) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy (share of hits) of a model on images whose classes are its own, in its order."""
-    loss, correct = 0.0, 0
-    for start in range(0, len(dataset), VALIDATION_BATCH):
-        part = slice(start, start + VALIDATION_BATCH)
-        labels = dataset.labels[part]
-        logits = model(preprocess_batch(dataset.images[part], model.config))
-        loss += float(ops.cross_entropy(logits, targets=labels)[0]) * len(labels)
-        correct += int((logits.argmax(axis=1) == labels).sum())
-    return loss / len(dataset), correct / len(dataset)
+def _packed(recent: list[tuple[Part, float]]) -> np.ndarray:
+    """The recent steps as the bytes of a JSON text, (n,) uint8: numbers keep all their digits in it."""
+    rows = [[part.images, part.losses, part.correct, norm] for part, norm in recent]
+    return np.frombuffer(json.dumps(rows).encode(), np.uint8)
 
 
-def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a run's log, up to a line that a killed run has left half written. No file: no records."""
-    records: list[dict[str, Any]] = []
+def _unpacked(content: np.ndarray | None) -> list[tuple[Part, float]]:
+    """The inverse of `_packed`. Raises CheckpointError for anything else."""
     try:
-        lines = read_text(path, limit=MAX_LOG_BYTES).splitlines()
-    except FileNotFoundError:
-        return records
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    for line in lines:
-        try:
-            record = parse_json(line)
-        except ValueError:
-            break
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-            break
-        records.append(record)
-    return records
-
-
-def _typed(data: Any, default: Any, what: str) -> dict[str, Any]:
-    """A copy of `data`, if its names are fields of the dataclass `default` and its values could be theirs."""
-    if not isinstance(data, dict):
-        raise ConfigError(f"{what}: found {shown(data)}, expected an object with fields")
-    fields = {field.name: str(field.type) for field in dataclasses.fields(default)}
-    for name, value in data.items():
-        if name not in fields:
-            raise ConfigError(f"{what}: found the field {shown(name)}, expected some of {', '.join(fields)}")
-        accepted = [JSON_TYPES[part] for part in fields[name].split(" | ")]
-        numbers = value if isinstance(value, list) else [value] if isinstance(value, int | float) else []
-        if type(value) not in itertools.chain(*accepted) or not all(map(_is_number, numbers)):
-            raise ConfigError(f"{what}: {name}: found {shown(value)}, expected {fields[name]}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is a number that a float can hold."""
-    return isinstance(value, int | float) and -LARGEST_NUMBER <= value <= LARGEST_NUMBER
-
-
-def _check_data(config: ModelConfig, training: ArrayDataset, validation: ArrayDataset, recipe: Recipe) -> None:
-    for dataset in (training, validation):
-        if dataset.images.shape[1:3] != config.image_size:
-            raise ConfigError(
-                f"{dataset.name}: found images of {dataset.images.shape[1:3]} pixels, expected {config.image_size}, "
-                "the model's own (height, width)"
-            )
-        if len(dataset.classes) != config.num_classes or dataset.classes != training.classes:
-            raise ConfigError(
-                f"{dataset.name}: found {len(dataset.classes)} classes, expected the model's {config.num_classes}, "
-                "the same for training and validation"
-            )
-        if len(dataset) == 0:
-            raise ConfigError(f"{dataset.name}: found no images, expected some")
-    if recipe.batch > len(training):
-        raise ConfigError(f"recipe: batch: found {recipe.batch}, expected at most {len(training)}, the training images")
-
-
-def _fingerprint(dataset: ArrayDataset) -> dict[str, int]:
-    return {"images": len(dataset), "checksum": _checksum(dataset.images, dataset.labels)}
-
-
-def _checksum(*arrays: np.ndarray) -> int:
-    checksum = 0
-    for array in arrays:
-        checksum = zlib.crc32(array.tobytes(), checksum)
-    return checksum
-
-
-def _differences(found: Any, expected: Any, path: str = "") -> list[str]:
-    """What differs between two JSON values, as texts."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        names = dict.fromkeys([*expected, *found])
-        return [text for name in names for text in _differences(found.get(name), expected.get(name), f"{path}.{name}")]
-    return [] if found == expected else [f"{path[1:]}: found {shown(found)}, expected {shown(expected)}"]
-
-
-def _write(path: Path, text: str) -> None:
-    with writing(path, TrainingError) as file:
-        file.write(text.encode())
+        if content is None or content.dtype != np.uint8:
+            raise ValueError
+        rows = json.loads(content.tobytes())
+        recent = [(Part(images, losses, correct), norm) for images, losses, correct, norm in rows]
+        for part, norm in recent:
+            if not math.isfinite(part.images + part.loss + (part.correct or 0) + norm) or part.images < 1:
+                raise ValueError
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        raise CheckpointError(f"{RECENT}: found no list of steps, expected that of a training run") from None
+    return recent
 
 
 @contextmanager

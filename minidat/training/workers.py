@@ -3,6 +3,9 @@
 Each process has the whole model and differentiates the loss of its part of the batch alone, on one core; the parts'
 gradients add up to the batch's. Threads inside every operator would wait for each other a hundred times a step, and for
 Python's interpreter lock; processes meet once. Weights and gradients lie in memory that all of them see.
+
+Where a model has running statistics (batch normalization), each part moves those of the step before, and the next step
+begins with the mean over the parts; a part is normalized by its own statistics.
 """
 
 from __future__ import annotations
@@ -10,31 +13,18 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
-from .. import ops
-from ..data.augmentation import Augmentation
+from ..catalog import FAMILIES, family_of
 from ..errors import TrainingError
-from ..models import DAT, ModelConfig
-from ..nn import Context, Module
+from ..nn import Module, Parameter
 from ..runtime.threads import alone
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one part of a batch gave: the sum of its images' losses, and how many were taken for what they are.
-
-    Of a mixture of two images that is the one with the larger share.
-    """
-
-    loss: float
-    correct: int
+from .tasks import Objective, Part
 
 
 class GradientWorkers:
@@ -45,29 +35,35 @@ class GradientWorkers:
     alone: a step can be repeated exactly. Use as a context manager; the processes end with it, and with this process.
     """
 
-    def __init__(self, model: DAT, augmentation: Augmentation, *, workers: int, seed: int) -> None:
-        self.model, self.augmentation, self.workers, self.seed = model, augmentation, workers, seed
-        self._children: list[tuple[Any, Connection, list[np.ndarray]]] = []  # process, pipe to it, its gradients
+    def __init__(self, model: Any, objective: Objective, *, workers: int, seed: int) -> None:
+        self.model, self.objective, self.workers, self.seed = model, objective, workers, seed
+        self._statistics: list[np.ndarray] = []  # the buffers' values in shared memory, if there are workers
+        # process, pipe to it, its gradients and then its buffers
+        self._children: list[tuple[Any, Connection, list[np.ndarray]]] = []
 
     def __enter__(self) -> GradientWorkers:
         model = self.model
         if self.workers == 1:
             return self
         context = multiprocessing.get_context("spawn")  # a forked child would inherit locks of threads it has not
-        size = model.parameter_count() * model.dtype.itemsize
+        state = _arrays(model)
+        size = sum(array.size for array in state) * model.dtype.itemsize
         values = self._shared_memory(context, size)
-        for (_, parameter), shared in zip(model.named_parameters(), _views(values, model, model.dtype), strict=True):
-            shared[...] = parameter.value
-            parameter.value = shared
+        for array, shared in zip(state, _views(values, model, model.dtype), strict=True):
+            shared[...] = array.value
+            if isinstance(array, Parameter):
+                array.value = shared
+            else:
+                self._statistics.append(shared)
         for part in range(1, self.workers):
-            gradients = self._shared_memory(context, size)
+            results = self._shared_memory(context, size)
             ours, theirs = context.Pipe()
-            arguments = (theirs, model.config, str(model.dtype), values, gradients, self.augmentation, self.seed, part)
+            arguments = (theirs, model.config, str(model.dtype), values, results, self.objective, self.seed, part)
             process = context.Process(target=_serve, args=arguments, daemon=True, name=f"minidat worker {part}")
             with _no_interrupts():
                 process.start()
             theirs.close()  # ours would keep the pipe open after the child's end
-            self._children.append((process, ours, list(_views(gradients, model, model.dtype))))
+            self._children.append((process, ours, _views(results, model, model.dtype)))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -86,59 +82,46 @@ class GradientWorkers:
                 f"no {size:,} bytes of shared memory: {error.strerror or error}; free disk space, or use one worker"
             ) from None
 
-    def gradients(self, step: int, images: np.ndarray, labels: np.ndarray) -> Part:
-        """Set every parameter's gradient to that of the mean loss of a batch, augmented; tell loss and hits.
+    def gradients(self, step: int, items: Sequence[Any]) -> Part:
+        """Set every parameter's gradient to that of the mean loss of a batch; tell the sums of its losses.
 
-        images: (B, H, W, 3) uint8, labels: (B,) integers. Raises TrainingError if a process has died.
+        items: what the objective takes, one an image. Raises TrainingError if a process has died.
         """
-        bounds = [len(images) * i // self.workers for i in range(self.workers + 1)]
+        bounds = [len(items) * i // self.workers for i in range(self.workers + 1)]
         for part, (_, pipe, _) in enumerate(self._children, start=1):
-            chosen = slice(bounds[part], bounds[part + 1])
-            _exchange(part, pipe.send, (step, images[chosen], labels[chosen], len(images)))
+            _exchange(part, pipe.send, (step, items[bounds[part] : bounds[part + 1]], len(items)))
         rng = np.random.default_rng((self.seed, step, 1))
         with alone():
-            own = slice(bounds[1])
-            total = part_gradients(self.model, self.augmentation, images[own], labels[own], len(images), rng)
-        for part, (_, pipe, gradients) in enumerate(self._children, start=1):
+            total = self.objective.gradients(self.model, items[: bounds[1]], len(items), rng)
+        state = _arrays(self.model)
+        for part, (_, pipe, results) in enumerate(self._children, start=1):
             other = _exchange(part, pipe.recv)
             if isinstance(other, Exception):
                 raise other
-            total = Part(total.loss + other.loss, total.correct + other.correct)
-            for (_, parameter), gradient in zip(self.model.named_parameters(), gradients, strict=True):
-                parameter.grad = gradient.copy() if parameter.grad is None else parameter.grad + gradient
+            total = total + other
+            for array, result in zip(state, results, strict=True):
+                if not isinstance(array, Parameter):
+                    array.value = array.value + (result - array.value) / array.value.dtype.type(part + 1)  # the mean
+                else:
+                    array.grad = result.copy() if array.grad is None else array.grad + result
+        for shared, array in zip(self._statistics, state[len(state) - len(self._statistics) :], strict=True):
+            shared[...] = array.value
         return total
 
 
-def part_gradients(
-    model: DAT,
-    augmentation: Augmentation,
-    images: np.ndarray,
-    labels: np.ndarray,
-    batch: int,
-    rng: np.random.Generator,
-) -> Part:
-    """Forward, loss and backward of a part of a batch of `batch` images: gradients of (sum of its losses) / batch.
-
-    images: (b, H, W, 3) uint8, labels: (b,) integers; gradients are set, not added to those there were.
-    """
-    inputs, targets = augmentation(images, labels, rng, classes=model.config.num_classes)
-    model.zero_grad()
-    logits, backward = model.forward(inputs, Context(gradients=True, training=True, rng=rng))
-    loss, loss_backward = ops.cross_entropy(logits, targets=targets)
-    (d_logits,) = loss_backward(logits.dtype.type(len(images) / batch))
-    backward(d_logits)
-    correct = logits.argmax(axis=1) == targets.argmax(axis=1)
-    return Part(float(loss) * len(images), int(correct.sum()))
+def _arrays(model: Module) -> list[Any]:
+    """All of a model's Parameters, and then its Buffers, in order."""
+    return sorted((array for _, array in model.named_state()), key=lambda array: not isinstance(array, Parameter))
 
 
 def _views(memory: Any, model: Module, dtype: np.dtype) -> list[np.ndarray]:
-    """Arrays in `memory`, one after the other, of the shapes of the model's parameters."""
+    """Arrays in `memory`, one after the other, of the shapes of `_arrays`."""
     flat = np.frombuffer(memory, dtype)
-    bounds = np.cumsum([0, *(parameter.size for _, parameter in model.named_parameters())])
-    return [
-        flat[start : start + parameter.size].reshape(parameter.shape)
-        for start, (_, parameter) in zip(bounds[:-1], model.named_parameters(), strict=True)
-    ]
+    views, start = [], 0
+    for array in _arrays(model):
+        views.append(flat[start : start + array.size].reshape(array.shape))
+        start += array.size
+    return views
 
 
 def _exchange(part: int, call: Callable[..., Any], *message: Any) -> Any:
@@ -165,29 +148,25 @@ def _no_interrupts() -> Iterator[None]:
 
 
 def _serve(
-    pipe: Connection,
-    config: ModelConfig,
-    dtype: str,
-    values: Any,
-    gradients: Any,
-    augmentation: Augmentation,
-    seed: int,
-    part: int,
+    pipe: Connection, config: Any, dtype: str, values: Any, results: Any, objective: Objective, seed: int, part: int
 ) -> None:
-    """A child's life: receive a part of a batch, leave its gradient in shared memory, tell loss and hits."""
-    model = DAT(config)
-    for (_, parameter), value in zip(model.named_parameters(), _views(values, model, np.dtype(dtype)), strict=True):
-        parameter.value = value
-    shared = _views(gradients, model, np.dtype(dtype))
+    """A child's life: receive a part of a batch, leave its gradient in shared memory, tell its losses."""
+    model = FAMILIES[family_of(config)].network(config)
+    state = _arrays(model)
+    shared, own = (_views(memory, model, np.dtype(dtype)) for memory in (values, results))
     with alone():
         while True:
             try:
-                step, images, labels, batch = pipe.recv()
+                step, items, batch = pipe.recv()
                 try:
-                    rng = np.random.default_rng((seed, step, 1 + part))
-                    answer: Any = part_gradients(model, augmentation, images, labels, batch, rng)
-                    for (_, parameter), gradient in zip(model.named_parameters(), shared, strict=True):
-                        gradient[...] = 0 if parameter.grad is None else parameter.grad
+                    for array, value in zip(state, shared, strict=True):
+                        array.value = value  # statistics too: those that all parts have begun this step with
+                    answer: Any = objective.gradients(
+                        model, items, batch, np.random.default_rng((seed, step, 1 + part))
+                    )
+                    for array, result in zip(state, own, strict=True):
+                        found = array.grad if isinstance(array, Parameter) else array.value
+                        result[...] = 0 if found is None else found
                 except Exception as error:
                     answer = error
                 pipe.send(answer)

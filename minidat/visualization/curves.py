@@ -19,22 +19,25 @@ PANEL = (310, 390)  # (height, width) of each panel's axes
 TOP, LEFTS = 76, (72, 572)
 TITLE, LETTERS = 16, 13
 TRAINING, VALIDATION = BLUE, VERMILION
+FIGURES = {"accuracy": "accuracy", "AP": "box AP", "mIoU": "mean IoU"}  # what validation is about -> a panel's title
 SMOOTHING = 40  # a point is the mean of a stretch as long as the curve divided by this
 
 Curve = tuple[np.ndarray, np.ndarray]  # epochs (n,) and values (n,)
 
 
 def draw_learning_curve(records: Sequence[Mapping[str, Any]]) -> Image:
-    """A training run in two panels over its epochs: the loss, and the accuracy in training and validation.
+    """A training run in two panels over its epochs: the loss, and the accuracy (or AP, or mean IoU) in validation.
 
-    records: the lines of a training log. Those with "loss" have "epoch" (a fraction), "loss" and "accuracy", a share in
-    [0, 1] of augmented pictures; those with "validation_accuracy", a share too, have "epoch". What is measured a batch
-    is faint, its running mean strong. The last validation accuracy is written out. Numbers that are not finite are left
-    out, and a panel without any says so. Raises ConfigError for no records at all, or one that lacks a number.
+    records: the lines of a training log. Those with "loss" have "epoch" (a fraction), "loss" and, of a classifier,
+    "accuracy", a share in [0, 1] of augmented pictures; those with "validation_accuracy", "validation_AP" or
+    "validation_mIoU", a share too, have "epoch". What is measured a batch is faint, its running mean strong. The last
+    validation is written out. Numbers that are not finite are left out, and a panel without any says so.
+    Raises ConfigError for no records at all, or one that lacks a number.
     """
+    figure = next((name for name in FIGURES if any(f"validation_{name}" in record for record in records)), "accuracy")
     loss = _curve(records, "loss", "loss")
-    accuracy = _curve(records, "loss", "accuracy", factor=100)
-    validation = _curve(records, "validation_accuracy", "validation_accuracy", factor=100)
+    accuracy = _curve(records, "accuracy" if figure != "accuracy" else "loss", "accuracy", factor=100)
+    validation = _curve(records, f"validation_{figure}", f"validation_{figure}", factor=100)
     if not any(len(epochs) for epochs, _ in (loss, validation)):
         raise ConfigError('records: found none with a "loss" or a "validation_accuracy", expected those of a training')
 
@@ -44,7 +47,7 @@ def draw_learning_curve(records: Sequence[Mapping[str, Any]]) -> Image:
     panel.draw_noisy(loss, TRAINING)
     panel.legend([("training", TRAINING)])
 
-    panel = _Panel(canvas, LEFTS[1], "accuracy, %", [accuracy, validation], last_epoch, highest=100)
+    panel = _Panel(canvas, LEFTS[1], f"{FIGURES[figure]}, %", [accuracy, validation], last_epoch, highest=100)
     panel.draw_noisy(accuracy, TRAINING)
     panel.draw_line(validation, VALIDATION, 2.5)
     names = [("training (augmented)", TRAINING)] if len(accuracy[0]) else []
