@@ -25,6 +25,26 @@ from .residual import residual
 from .sample_product_grid import sample_product_grid
 from .windows import cyclic_shift, window_partition, window_reverse
 
+__all__ = [
+    "KERNELS",
+    "attention",
+    "conv2d",
+    "convolutional_mlp",
+    "cyclic_shift",
+    "gelu",
+    "grid_sample",
+    "layer_norm",
+    "linear",
+    "local_perception",
+    "mlp",
+    "neighborhood_attention",
+    "residual",
+    "sample_product_grid",
+    "takes_keep",
+    "window_partition",
+    "window_reverse",
+]
+
 KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.attention: attention,
     ops.conv2d: conv2d,
