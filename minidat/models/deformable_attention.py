@@ -66,25 +66,23 @@ class DeformableAttention(Module):
         scale = (x.shape[-1] // self.heads) ** -0.5
         query, query_backward = self.query.forward(x, context)
 
-        # 1. where to look, and what is there: positions (B, groups, Hk, Wk, 2), sampled (B, Hk, Wk, dim)
+        # 1. where to look, (B, groups, Hk, Wk, 2), and what is there, (B, Hk, Wk, dim)
         positions, positions_backward = self._positions(query, context)
         sampled, sample_backward = self._sample(x, positions, context)
         key, key_backward = self.key.forward(sampled, context)
         value, value_backward = self.value.forward(sampled, context)
 
-        # 2. attention of all queries to the samples: bias (B or 1, heads, keys, queries) or None
+        # 2. attention to the samples: bias (B or 1, heads, keys, queries) or None
         bias, bias_backward = self._position_bias(positions, x.shape[1:3], context)
         heads = [_split_heads(tokens, self.heads) for tokens in (query, key, value)]
         mixed, attention_backward = context.apply(ops.attention, *heads, bias, scale=scale)
-        merged = mixed.swapaxes(1, 2).reshape(x.shape)
+        merged = _merge_heads(mixed, x.shape)
         if context.trace is not None:
             probabilities = ops.attention_probabilities(heads[0], heads[1], bias, scale=scale)
-            context.trace[self.path] = AttentionRecord(
-                positions, self._reference(positions), probabilities, x.shape[1:3]
-            )
+            context.trace[self.path] = self._record(positions, probabilities, x.shape[1:3])
         if self.config.position_encoding == "depthwise":
             position, position_backward = self.position_conv.forward(query, context)
-            merged = merged + position  # not in place: the backward of attention needs its output
+            merged = merged + position  # not in place: attention's backward needs it
 
         # 3. the mixture of the heads
         output, projection_backward = self.projection.forward(merged, context)
@@ -93,12 +91,11 @@ class DeformableAttention(Module):
             d_merged = projection_backward(d_output)  # 3
             d_mixed = _split_heads(d_merged, self.heads)
             d_query, d_key, d_value, *d_bias = attention_backward(d_mixed)  # 2
-            d_query, d_key, d_value = (_merge_heads(d, x.shape[0], n) for d, n in (
-                (d_query, x.shape[1:3]), (d_key, sampled.shape[1:3]), (d_value, sampled.shape[1:3])))  # fmt: skip
             d_positions = bias_backward(*d_bias)
-            d_sampled = value_backward(d_value)  # 1
-            d_sampled += key_backward(d_key)
+            d_sampled = value_backward(_merge_heads(d_value, sampled.shape))  # 1
+            d_sampled += key_backward(_merge_heads(d_key, sampled.shape))
             d_x, d_sample_positions = sample_backward(d_sampled)
+            d_query = _merge_heads(d_query, x.shape)
             d_query = d_query + positions_backward(d_positions + d_sample_positions)
             if self.config.position_encoding == "depthwise":
                 d_query += position_backward(d_merged)
@@ -208,12 +205,13 @@ class DeformableAttention(Module):
 
         return bias, backward
 
-    def _reference(self, positions: np.ndarray) -> np.ndarray:
-        """The reference points (Hk, Wk, 2) of these positions."""
+    def _record(self, positions: np.ndarray, probabilities: np.ndarray, map_size: tuple[int, int]) -> AttentionRecord:
+        """For pictures: these and the reference points (Hk, Wk, 2)."""
         lines = [
             ops.reference_points(n, rule=self.config.position_rule, dtype=positions.dtype) for n in positions.shape[2:4]
         ]
-        return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
+        reference = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
+        return AttentionRecord(positions, reference, probabilities, map_size)
 
 
 class PositionMLP(Module):
@@ -240,9 +238,9 @@ def _split_heads(tokens: np.ndarray, heads: int) -> np.ndarray:
     return tokens.reshape(batch, height * width, heads, dim // heads).swapaxes(1, 2)
 
 
-def _merge_heads(tokens: np.ndarray, batch: int, map_size: tuple[int, int]) -> np.ndarray:
-    """(B, heads, H W, d) -> (B, H, W, heads d), the inverse of `_split_heads`."""
-    return tokens.swapaxes(1, 2).reshape(batch, *map_size, -1)
+def _merge_heads(tokens: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(B, heads, H W, d) -> `shape`, (B, H, W, heads d): the inverse of `_split_heads`."""
+    return tokens.swapaxes(1, 2).reshape(shape)
 
 
 def _swap_last_axes(table: np.ndarray) -> tuple[np.ndarray, Backward]:

@@ -24,21 +24,23 @@ def neighborhood_attention(
     Source: arXiv 2204.07143, Eq. 1-4, with the borders of NATTEN 0.14.6.
     """
     check_neighborhood(query, key, value, bias, kernel)
-    height, width = query.shape[1:3]
+    batch, height, width, heads, d = query.shape
     tokens = neighborhood_tokens(height, width, kernel=kernel)  # (Q, K, 2)
+    entries = _table_entries(tokens, width, kernel)
     # 1. gather: each query's own keys, values and biases
-    near_keys, near_values = _gather(key, tokens), _gather(value, tokens)  # (B, Q, heads, K, d)
-    near_bias = bias[:, *_table_entries(tokens, width, kernel)].transpose(1, 0, 2)[..., None]  # (Q, heads, K, 1)
+    near = _gather(key, tokens), _gather(value, tokens)  # (B, Q, heads, K, d) each
+    near_bias = bias[:, *entries].transpose(1, 0, 2)[..., None]  # (Q, heads, K, 1)
     # 2. attention of each query, alone, to its keys
-    queries = query.reshape(len(query), height * width, *query.shape[3:], 1).swapaxes(-1, -2)  # (B, Q, heads, 1, d)
-    mixed, attention_backward = attention(queries, near_keys, near_values, near_bias, scale=scale)
+    queries = query.reshape(batch, height * width, heads, 1, d)
+    mixed, attention_backward = attention(queries, *near, near_bias, scale=scale)
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        d_queries, d_near_keys, d_near_values, d_near_bias = attention_backward(d_output.reshape(queries.shape))  # 2
-        d_key, d_value = _scatter(d_near_keys, tokens, key.shape), _scatter(d_near_values, tokens, key.shape)  # 1
+        d_mixed = d_output.reshape(queries.shape)
+        d_queries, *d_near, d_near_bias = attention_backward(d_mixed)  # 2
+        d_key, d_value = (_scatter(d, tokens, key.shape) for d in d_near)  # 1
         d_bias = np.zeros_like(bias)
-        entries: Any = (slice(None), *_table_entries(tokens, width, kernel))
-        np.add.at(d_bias, entries, d_near_bias[..., 0].swapaxes(0, 1))
+        places: Any = (slice(None), *entries)
+        np.add.at(d_bias, places, d_near_bias[..., 0].swapaxes(0, 1))
         return d_queries.reshape(query.shape), d_key, d_value, d_bias
 
     return mixed.reshape(query.shape), backward
@@ -88,10 +90,10 @@ def neighborhood_probabilities(
     Raises ShapeError as `neighborhood_attention` does.
     """
     check_neighborhood(query, key, key, bias, kernel)
-    height, width = query.shape[1:3]
+    batch, height, width, heads, d = query.shape
     tokens = neighborhood_tokens(height, width, kernel=kernel)
     near_bias = bias[:, *_table_entries(tokens, width, kernel)].transpose(1, 0, 2)[..., None]
-    queries = query.reshape(len(query), height * width, *query.shape[3:], 1).swapaxes(-1, -2)
+    queries = query.reshape(batch, height * width, heads, 1, d)
     probabilities = attention_probabilities(queries, _gather(key, tokens), near_bias, scale=scale)
     return probabilities[..., 0].transpose(0, 2, 3, 1)  # from (B, Q, heads, K, 1)
 

@@ -88,10 +88,12 @@ def grid_sample(x: np.ndarray, positions: np.ndarray, *, align_corners: bool = T
     Source: DAT, Eq. 8; torch.nn.functional.grid_sample.
     """
     check_grid_sample(x, positions)
-    (batch, height, width, channels), (_, groups, rows, columns, _) = x.shape, positions.shape
+    batch, height, width, channels = x.shape
+    _, groups, rows, columns, _ = positions.shape
     maps = x.reshape(batch, height, width, groups, -1)
     image, group = np.ix_(range(batch), range(groups), [0], [0])[:2]
-    pixels_y, scale_y = to_pixels(positions[..., 0], height, align_corners)  # (B, groups, Hs, Ws)
+    # in pixels, (B, groups, Hs, Ws) each, and how many pixels a unit is
+    pixels_y, scale_y = to_pixels(positions[..., 0], height, align_corners)
     pixels_x, scale_x = to_pixels(positions[..., 1], width, align_corners)
     y0, x0 = np.floor(pixels_y), np.floor(pixels_x)
     samples = np.zeros((batch, groups, rows, columns, channels // groups), x.dtype)
@@ -100,21 +102,25 @@ def grid_sample(x: np.ndarray, positions: np.ndarray, *, align_corners: bool = T
         row, column = y0 + dy, x0 + dx
         weight_y, weight_x = 1 - np.abs(pixels_y - row), 1 - np.abs(pixels_x - column)
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        place = image, np.where(inside, row, 0).astype(int), np.where(inside, column, 0).astype(int), group
+        place = image, *np.where(inside, (row, column), 0).astype(int), group
         samples += (weight_y * weight_x * inside)[..., None] * maps[place]
         corners.append((place, weight_y * inside, weight_x * inside))
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        d_samples = d_output.reshape(batch, rows, columns, groups, -1).transpose(0, 3, 1, 2, 4)
-        d_maps, d_y, d_x = np.zeros_like(maps), np.zeros_like(pixels_y), np.zeros_like(pixels_x)
+        d_samples = d_output.reshape(batch, rows, columns, groups, -1)
+        d_samples = d_samples.transpose(0, 3, 1, 2, 4)  # as samples
+        d_maps = np.zeros_like(maps)
+        d_y, d_x = np.zeros_like(pixels_y), np.zeros_like(pixels_x)
         for (dy, dx), (place, weight_y, weight_x) in zip(CORNERS, corners, strict=True):
             np.add.at(d_maps, place, (weight_y * weight_x)[..., None] * d_samples)
             agreement = (maps[place] * d_samples).sum(axis=-1)
-            d_y += (2 * dy - 1) * weight_x * agreement  # the upper corner's weight falls with y, the lower one's rises
+            # as y grows, the weight of an upper corner falls and that of a lower one rises
+            d_y += (2 * dy - 1) * weight_x * agreement
             d_x += (2 * dx - 1) * weight_y * agreement
         return d_maps.reshape(x.shape), np.stack([d_y * scale_y, d_x * scale_x], axis=-1)
 
-    return samples.transpose(0, 2, 3, 1, 4).reshape(batch, rows, columns, channels), backward
+    output = samples.transpose(0, 2, 3, 1, 4).reshape(batch, rows, columns, channels)
+    return output, backward
 
 
 def to_pixels(positions: np.ndarray, size: int, align_corners: bool) -> tuple[np.ndarray, Any]:
@@ -149,7 +155,8 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
     differ. Source: DAT, section 3.2 (deformable relative position bias).
     """
     check_product_grid(table, rows, columns)
-    tables = table.reshape(rows.shape[1], -1, *table.shape[1:])  # (g, n, R, S): n heads a group
+    # n heads in each of g groups: (g, n, R, S)
+    tables = table.reshape(rows.shape[1], -1, *table.shape[1:])
     row_hats, row_slopes = hats(rows, table.shape[1])  # (B, g, K, Qy, R)
     column_hats, column_slopes = hats(columns, table.shape[2])  # (B, g, K, Qx, S)
     # summed over the columns s first: (B, g, n, K, Qx, R)
