@@ -53,7 +53,8 @@ def _gather(x: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 def _scatter(d_near: np.ndarray, tokens: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The transpose of `_gather`: a key's gradient is the sum over all queries that see it."""
-    d_x, places = np.zeros(shape, d_near.dtype), (slice(None), tokens[..., 0], tokens[..., 1])
+    d_x = np.zeros(shape, d_near.dtype)
+    places = slice(None), tokens[..., 0], tokens[..., 1]
     np.add.at(d_x, places, d_near.swapaxes(2, 3))  # type: ignore[arg-type]  # an index as any other
     return d_x
 
@@ -73,11 +74,16 @@ def neighborhood_tokens(height: int, width: int, *, kernel: int) -> np.ndarray:
     op = "neighborhood_tokens"
     check(kernel >= 1 and kernel % 2 == 1, op, "kernel", kernel, "an odd number")
     check(min(height, width) >= kernel, op, "map", (height, width), f"at least {kernel} x {kernel}")
-    rows, columns = (
-        np.clip(np.arange(n) - kernel // 2, 0, n - kernel)[:, None] + np.arange(kernel) for n in (height, width)
-    )  # (H, kernel) and (W, kernel)
-    grid = np.broadcast_arrays(rows[:, None, :, None], columns[None, :, None, :])  # each (H, W, kernel, kernel)
+    rows, columns = _window(height, kernel), _window(width, kernel)  # (H, kernel), (W, kernel)
+    # each (H, W, kernel, kernel)
+    grid = np.broadcast_arrays(rows[:, None, :, None], columns[None, :, None, :])
     return np.stack(grid, axis=-1).reshape(height * width, kernel * kernel, 2)
+
+
+def _window(n: int, kernel: int) -> np.ndarray:
+    """The keys of each query of an axis: (n, kernel)."""
+    first = np.clip(np.arange(n) - kernel // 2, 0, n - kernel)
+    return first[:, None] + np.arange(kernel)
 
 
 def neighborhood_probabilities(

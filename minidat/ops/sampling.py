@@ -28,7 +28,9 @@ def reference_points(size: int, *, rule: str, dtype: Any = np.float32) -> np.nda
     i = np.arange(size)
     if rule == "dat":
         return ((i + 0.5) / size * 2 - 1).astype(dtype)
-    return ((i + 0.5) / (size - 1) * 2 - 1).astype(dtype) if size > 1 else np.zeros(1, dtype)
+    if size == 1:
+        return np.zeros(1, dtype)
+    return ((i + 0.5) / (size - 1) * 2 - 1).astype(dtype)
 
 
 def query_points(size: int, *, rule: str, dtype: Any = np.float32) -> np.ndarray:
@@ -52,22 +54,24 @@ def sampling_points(offsets: np.ndarray, *, rule: str, range_factor: float | Non
     "dat++". Raises ShapeError for offsets that are not floats. Source: DAT, section 3.2 (its s tanh); DAT++, section
     3.3.
     """
-    check(offsets.dtype.kind == "f", "sampling_points", "offsets", offsets.dtype, "floats")
-    height, width = offsets.shape[2:4]
-    lines = (reference_points(n, rule=rule, dtype=offsets.dtype) for n in (height, width))
-    reference = np.empty((height, width, 2), offsets.dtype)
+    (height, width), dtype = offsets.shape[2:4], offsets.dtype
+    check(dtype.kind == "f", "sampling_points", "offsets", dtype, "floats")
+    lines = (reference_points(n, rule=rule, dtype=dtype) for n in (height, width))
+    reference = np.empty((height, width, 2), dtype)
     reference[..., 0], reference[..., 1] = np.ix_(*lines)
 
     if range_factor is not None:
-        cells = np.array([height, width], offsets.dtype) - (rule == "dat++")
-        reach = np.where(cells > 0, range_factor / np.maximum(cells, 1), 0).astype(offsets.dtype)
+        cells = np.array([height, width], dtype) - (rule == "dat++")
+        reach = np.where(cells > 0, range_factor / np.maximum(cells, 1), 0)
         squashed = np.tanh(offsets)
-        return reference + squashed * reach, lambda d_positions: (d_positions * reach * (1 - squashed**2),)
+        slope = reach * (1 - squashed**2)
+        return reference + squashed * reach, lambda d_positions: (d_positions * slope,)
     moved = reference + offsets
     if rule == "dat":
         positions = np.tanh(moved)
         return positions, lambda d_positions: (d_positions * (1 - positions**2),)
-    inside = (moved >= -1) & (moved <= 1)  # the gradient passes at the bounds themselves, as PyTorch's clamp has it
+    # the gradient passes at the bounds themselves, as PyTorch's clamp has it
+    inside = (moved >= -1) & (moved <= 1)
     return moved.clip(-1, 1), lambda d_positions: (d_positions * inside,)
 
 
@@ -183,8 +187,9 @@ def hats(t: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     The slope is 1 on the way up (-1 <= t - r < 0) and -1 on the way down (0 <= t - r < 1).
     """
     distance = t[..., None] - np.arange(size, dtype=t.dtype)
-    slopes = ((distance >= -1) & (distance < 0)).astype(t.dtype) - ((distance >= 0) & (distance < 1))
-    return np.maximum(0, 1 - np.abs(distance)), slopes
+    rises = (distance >= -1) & (distance < 0)
+    falls = (distance >= 0) & (distance < 1)
+    return np.maximum(0, 1 - np.abs(distance)), rises.astype(t.dtype) - falls
 
 
 def check_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
