@@ -507,13 +507,12 @@ def _add_grade(commands: Any) -> None:
 
 
 def _grade(arguments: argparse.Namespace) -> int:
-    from .grading import Report, find_exercise, format_report, grade_file
+    from .grading import Report, format_report, grade, read_submission
 
-    for path in arguments.files:
-        find_exercise(path)  # before the work, not after it
+    submissions = [read_submission(path) for path in arguments.files]  # before the work, not after it
     reports: list[Report] = []
-    for path in arguments.files:
-        report = grade_file(path, seed=arguments.seed, time_limit=arguments.limit)
+    for submission in submissions:
+        report = grade(submission, seed=arguments.seed, time_limit=arguments.limit)
         if not arguments.json:
             print(("\n" if reports else "") + format_report(report), flush=True)
         reports.append(report)

@@ -1,20 +1,37 @@
 """Pictures, labels and data sets: from files to what a model takes, and from logits to names."""
 
 from .datasets import ArrayDataset, Dataset, ImageFolder, open_dataset, split_validation
+from .dense_preprocessing import pad_batch, preprocess_detection, preprocess_segmentation
+from .detection_dataset import DetectionDataset
 from .image import load_image, preprocess, preprocess_batch, seen_part
 from .labels import cifar10_labels, imagenet_labels, load_labels
+from .masks import Runs, decode_rle, encode_rle, mask_ious, polygons_to_mask, segmentation_to_mask
+from .segmentation_dataset import SegmentationDataset
+from .targets import BoxTargets
 
 __all__ = [
     "ArrayDataset",
+    "BoxTargets",
     "Dataset",
+    "DetectionDataset",
     "ImageFolder",
+    "Runs",
+    "SegmentationDataset",
     "cifar10_labels",
+    "decode_rle",
+    "encode_rle",
     "imagenet_labels",
     "load_image",
     "load_labels",
+    "mask_ious",
     "open_dataset",
+    "pad_batch",
+    "polygons_to_mask",
     "preprocess",
     "preprocess_batch",
+    "preprocess_detection",
+    "preprocess_segmentation",
     "seen_part",
+    "segmentation_to_mask",
     "split_validation",
 ]

@@ -43,6 +43,8 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+Convert = Callable[[Image.Image], np.ndarray]  # what to make of an opened image
+
 WORTH_A_THREAD = 3 * 128 * 128  # numbers in a picture; below, threads mostly wait for the interpreter's lock
 
 _warning_filters = threading.Lock()  # they belong to the whole process
@@ -72,14 +74,17 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
     For a damaged TIFF the libtiff library may print lines of its own to stderr before that.
     """
     with _image_warnings():
-        return _read(path, path)
+        return _read(path, path, upright_rgb)
 
 
-def load_images(names: Sequence[str], source: Callable[[str], str | BinaryIO] = str) -> list[np.ndarray | ImageError]:
+def load_images(
+    names: Sequence[str], source: Callable[[str], str | BinaryIO] = str, convert: Convert | None = None
+) -> list[np.ndarray | ImageError]:
     """As `load_image` for many files, which several threads share unless they are small, and no bad one stops it.
 
-    source: the file of a name, as a path or opened; it may raise ImageError. Returns (H, W, 3) uint8 arrays in the
-    order of the names; in the place of an image that cannot be read there is the ImageError.
+    source: the file of a name, as a path or opened; it may raise ImageError. convert: what to make of an image, if not
+    what `load_image` does. Returns (H, W, 3) uint8 arrays, or what `convert` does, in the order of the names; in the
+    place of an image that cannot be read there is the ImageError.
     """
     from ..runtime.threads import parallel  # here, since one image needs no threads and no operators
 
@@ -88,7 +93,7 @@ def load_images(names: Sequence[str], source: Callable[[str], str | BinaryIO] = 
     def read_some(start: int, stop: int) -> None:
         for i in range(start, stop):
             try:
-                images[i] = _read(source(names[i]), names[i])
+                images[i] = _read(source(names[i]), names[i], convert or upright_rgb)
             except ImageError as error:
                 images[i] = error
 
@@ -99,6 +104,18 @@ def load_images(names: Sequence[str], source: Callable[[str], str | BinaryIO] = 
         else:
             parallel(lambda start, stop: read_some(1 + start, 1 + stop), max(0, len(names) - 1))
     return images
+
+
+def upright_rgb(image: Image.Image) -> np.ndarray:
+    """An image as `load_image` returns it, (H, W, 3) uint8: EXIF orientation is applied."""
+    upright = UPRIGHT.get(_orientation(image))
+    rgb = _to_rgb(image)
+    return np.array(rgb if upright is None else rgb.transpose(upright))
+
+
+def numbers_or_colors(image: Image.Image) -> np.ndarray:
+    """The numbers in an image with a palette or of grey values, as they stand, (H, W); RGB of any other, (H, W, 3)."""
+    return np.array(_to_rgb(image) if len(image.getbands()) > 1 else image)
 
 
 def preprocess(image: np.ndarray, config: Preprocessing) -> np.ndarray:
@@ -184,7 +201,7 @@ def _image_warnings() -> Iterator[None]:
         yield
 
 
-def _read(source: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str]) -> np.ndarray:
+def _read(source: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str], convert: Convert) -> np.ndarray:
     """The picture in a file, a path or an opened one, called `name`. To be used within `_image_warnings`."""
     if isinstance(source, str | os.PathLike):
         _check_file(source)
@@ -193,9 +210,7 @@ def _read(source: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str
             image.load()
             if image.format == "PNG" and not _ends_as_png(source):  # Pillow is content with complete pixels
                 raise ImageError(f"{name}: {DAMAGED} (the end of the PNG is missing)")
-            upright = UPRIGHT.get(_orientation(image))
-            rgb = _to_rgb(image)
-            return np.array(rgb if upright is None else rgb.transpose(upright))
+            return convert(image)
     except ImageError:
         raise
     except Image.UnidentifiedImageError:

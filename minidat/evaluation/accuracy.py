@@ -12,7 +12,8 @@ import numpy as np
 
 from ..data.datasets import Dataset, Progress, unreadable
 from ..data.image import preprocess, preprocess_batch
-from ..errors import CheckpointError, ConfigError, DatasetError, ImageError, listed, printable
+from ..errors import CheckpointError, ConfigError, DatasetError, ImageError, listed
+from .tables import shortened
 
 if TYPE_CHECKING:
     from ..models import DAT
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 TOP = 5
 WORDNET_IDENTIFIER = re.compile(r"n\d{8}")  # how ImageNet's folders are called
 IMAGENET_CLASSES = 1000
-LONGEST_LABEL = 30  # characters in a table
 
 
 @dataclass(frozen=True)
@@ -235,16 +235,11 @@ def format_evaluation(evaluation: Evaluation) -> str:
         "",
     ]
     results = evaluation.classes
-    width = max(5, *(len(_short(result.label)) for result in results))
+    width = max(5, *(len(shortened(result.label)) for result in results))
     lines.append(f"{'class':<{width}}  images   top-1  precision  most often taken for")
     for result in results:
         precision = "-" if result.precision is None else f"{result.precision:.1%}"
-        mistake = "" if result.confused_with is None else f"{_short(result.confused_with)} ({result.confused})"
+        mistake = "" if result.confused_with is None else f"{shortened(result.confused_with)} ({result.confused})"
         figures = f"{result.images:>6}  {result.accuracy:>6.1%}  {precision:>9}  {mistake}"
-        lines.append(f"{_short(result.label):<{width}}  {figures}".rstrip())
+        lines.append(f"{shortened(result.label):<{width}}  {figures}".rstrip())
     return "\n".join(lines)
-
-
-def _short(label: str) -> str:
-    label = printable(label)
-    return label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 3] + "..."

@@ -1,12 +1,12 @@
-"""Calling a student's function: what came out, or what went wrong and at which line of their file."""
+"""One call of a student's function, as the judge sees it: a question to the solution's process, and its reply.
+
+The reply may be forged: the solution can write whatever it likes into its own process. So it holds no verdict, only
+numbers, and everything in it is checked for its form.
+"""
 
 from __future__ import annotations
 
-import io
-import traceback
-import warnings
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,20 @@ import numpy as np
 
 from .cases import Case
 from .exercise import Function
+from .solution_process.wire import Message
 
-LONGEST_PRINT = 2000  # characters of what a function prints that are kept
-LONGEST_MESSAGE = 500
+LONGEST_TEXT = 4000  # characters of a text in a reply
+LONGEST_NAME, MOST_NAMES = 100, 20
+
+Ask = Callable[[Message], Message]  # a solution's process: question -> reply, or SolutionError
+
+
+class SolutionError(Exception):
+    """The solution's process gives no answer: it has ended, is too slow, or writes what is none. line: where it is."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason)
+        self.line = line
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,16 @@ class Problem:
 
     text: str
     unwritten: bool = False
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What came of loading the file. found: the functions asked for; own: all that it defines."""
+
+    problem: str | None
+    found: list[str]
+    own: list[str]
+    printed: str
 
 
 @dataclass
@@ -37,100 +58,63 @@ class Attempt:
     printed: str = ""
 
 
-class _UnusableError(Exception):
-    """What came back is not what was asked for."""
+def load(ask: Ask, file: str, source: bytes, functions: Sequence[str]) -> Loaded:
+    """Have the file executed, with `source` in it. Raises SolutionError."""
+    reply = ask({"ask": "load", "file": file, "source": np.frombuffer(source, np.uint8), "functions": list(functions)})
+    problem = reply.get("problem")
+    found, own = (_names(reply.get(name)) for name in ("found", "own"))
+    return Loaded(None if problem is None else _text(problem), found, own, _text(reply.get("printed")))
 
 
-class Printed(io.TextIOBase):
-    """Keeps the beginning of what is printed."""
+def attempt(ask: Ask, function: Function, case: Case) -> Attempt:
+    """Have a function called with copies of the case's arrays; backward too if there is a d_output.
 
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> int:
-        self.text += text[: LONGEST_PRINT - len(self.text)]
-        return len(text)
-
-
-def attempt(function: Function, call: Callable[..., Any], case: Case, file: str) -> Attempt:
-    """Call `call`, which a student wrote in `file`, on copies of the case's arrays; backward too if it has d_output."""
-    arrays = {name: array.copy() for name, array in case.arrays.items()}
-    d_output = None if case.d_output is None else case.d_output.copy()
-    result, printed = Attempt(), Printed()
-    with redirect_stdout(printed), redirect_stderr(printed), np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            _run(function, call, list(arrays.values()), case, d_output, result.values)
-        except _UnusableError as error:
-            result.problem = Problem(str(error))
-        except (Exception, SystemExit) as error:
-            result.problem = describe_exception(error, file)
-    result.printed = printed.text
-    given = {**arrays, "d_output": d_output}
-    result.changed = [
-        name for name, array in given.items() if array is not None and not np.array_equal(array, case.values[name])
-    ]
-    return result
-
-
-def _run(
-    function: Function,
-    call: Callable[..., Any],
-    arrays: list[np.ndarray],
-    case: Case,
-    d_output: np.ndarray | None,
-    values: dict[str, np.ndarray],
-) -> None:
-    """Fill `values`, as far as it goes."""
-    result = call(*arrays, **case.settings)
-    backward = None
-    if function.gradients:
-        if not (isinstance(result, tuple) and len(result) == 2 and callable(result[1])):
-            raise _UnusableError(f"{function.name} returned {_kind(result)}, expected (output, backward)")
-        result, backward = result
-    _collect(function.name, function.outputs, result, values)
-    output = values[function.outputs[0]].copy()
-    if backward is not None and d_output is not None:
-        _collect("backward", function.quantities[len(function.outputs) :], backward(d_output), values)
-        if not np.array_equal(output, values[function.outputs[0]], equal_nan=True):
-            raise _UnusableError("backward modified the output that the forward had returned: work on a copy")
-    for name, value in values.items():
-        values[name] = np.array(value)
+    Raises SolutionError.
+    """
+    d_output = case.d_output if function.gradients else None
+    reply = ask(
+        {
+            "ask": "call",
+            "function": function.name,
+            "arrays": case.arrays,
+            "settings": case.settings,
+            "d_output": d_output,
+            "outputs": function.outputs,
+            "gradients": function.gradients,
+        }
+    )
+    problem, values, given = reply.get("problem"), _arrays(reply.get("values")), _arrays(reply.get("given"))
+    expected = function.quantities if d_output is not None else function.outputs
+    if not set(values) <= set(expected) or (problem is None and set(values) != set(expected)):
+        raise _no_answer("other results than asked for")
+    sent = case.arrays if d_output is None else {**case.arrays, "d_output": d_output}
+    if set(given) != set(sent):
+        raise _no_answer("other arguments than sent")
+    return Attempt(
+        values,
+        None if problem is None else Problem(_text(problem), reply.get("unwritten") is True),
+        [name for name, array in sent.items() if not np.array_equal(given[name], array)],
+        _text(reply.get("printed")),
+    )
 
 
-def _collect(source: str, names: tuple[str, ...], result: Any, values: dict[str, np.ndarray]) -> None:
-    """The arrays in what a function returned: a tuple of several, or a single one, which a tuple may contain too."""
-    expected = f"({', '.join(names)})" if len(names) > 1 else names[0]
-    if len(names) == 1 and not (isinstance(result, tuple) and len(result) == 1):
-        result = (result,)
-    if not (isinstance(result, tuple | list) and len(result) == len(names)):
-        raise _UnusableError(f"{source} returned {_kind(result)}, expected {expected}")
-    for name, value in zip(names, result, strict=True):
-        try:
-            array = np.asarray(value)
-        except ValueError:  # a list of lists of different lengths
-            array = np.asarray(None)
-        if array.dtype.kind not in "fiub":
-            raise _UnusableError(f"{source} returned {_kind(value)} for {name}, expected an array of numbers")
-        values[name] = array
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _no_answer("a text is missing")
+    return value[:LONGEST_TEXT]
 
 
-def _kind(value: Any) -> str:
-    if value is None:
-        return "None (is there a `return`?)"
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape}"
-    if isinstance(value, tuple):
-        return f"a tuple of {len(value)} ({', '.join(type(v).__name__ for v in value)})"
-    return f"a {type(value).__name__}"
+def _names(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise _no_answer("a list of names is missing")
+    return [_text(name)[:LONGEST_NAME] for name in value[:MOST_NAMES]]
 
 
-def describe_exception(error: BaseException, file: str) -> Problem:
-    """The exception's type and message, below the line of the student's file that it came from."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if len(message) > LONGEST_MESSAGE:
-        message = message[:LONGEST_MESSAGE] + " ..."
-    if frames:
-        message = f"line {frames[-1].lineno}, in {frames[-1].name}:\n    {frames[-1].line}\n{message}"
-    return Problem(message, unwritten=isinstance(error, NotImplementedError))
+def _arrays(value: Any) -> dict[str, np.ndarray]:
+    if not (isinstance(value, dict) and all(isinstance(array, np.ndarray) for array in value.values())):
+        raise _no_answer("arrays are missing")
+    return value
+
+
+def _no_answer(why: str) -> SolutionError:
+    return SolutionError(f"what came back from the solution's process is no answer: {why}.")

@@ -1,39 +1,34 @@
-"""From a file to a report. A solution is a program: it runs with a time limit, in a process of its own.
+"""From a file to a report.
 
-That guards against accidents (an endless loop, an exit, a crash), not against malice: the process has the rights of
-whoever started it.
+A solution is a program, and may be a hostile one. It runs in a process of its own (`process`), which computes and does
+not judge: numbers go in, numbers come back, and they are compared with the right ones here, where no line of a solution
+has ever run.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import importlib
-import json
 import os
 import re
-import subprocess
-import sys
-import tempfile
+import stat
 import textwrap
-import tokenize
-import types
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ExerciseError, printable
-from .attempt import Printed, describe_exception
+import numpy as np
+
+from ..errors import ExerciseError, listed, printable
+from .attempt import Ask, Loaded, SolutionError, load
 from .checking import Checker, Verdict, check_names
 from .exercise import Exercise, Function
 from .exercises import NAMES
+from .process import SolutionProcess
 
-MARKER = re.compile(r"^# minidat exercise: *(\S*) *$", re.MULTILINE)
-FOREIGN = ("minidat", "torch", "jax", "tensorflow", "autograd")  # what a solution may not lean on
+MARKER = re.compile(r"^# minidat exercise:(.*)$", re.MULTILINE)
 TEXT_WIDTH = 100  # characters of a line of an explanation
-START_LIMIT = 60.0  # seconds that Python may take to start and to end, on top of the time limit
+LARGEST_FILE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -69,6 +64,25 @@ class Report:
         }
 
 
+@dataclass(frozen=True)
+class Submission:
+    """A solution as it was when its file was read. file: as it was called; exercise: the one that it solves."""
+
+    file: str
+    exercise: str
+    source: bytes
+
+    @property
+    def path(self) -> Path:
+        """Absolute: the solution's process has another working directory."""
+        return Path(os.path.abspath(self.file))
+
+    def line(self, number: int) -> str:
+        """The line of that number, for a message."""
+        lines = self.source.decode("utf-8", errors="replace").splitlines()
+        return lines[number - 1].strip()[:TEXT_WIDTH] if 0 < number <= len(lines) else ""
+
+
 def list_exercises() -> list[str]:
     """Names of the exercises, in the order of the chapters."""
     return list(NAMES)
@@ -83,19 +97,43 @@ def find_exercise(path: str | os.PathLike[str]) -> str:
 
     Raises ExerciseError if there is no such file, or no such exercise.
     """
+    return read_submission(path).exercise
+
+
+def read_submission(path: str | os.PathLike[str]) -> Submission:
+    """The file, read once: whatever happens to it later, this is what is graded.
+
+    Raises ExerciseError if there is no such file, or no such exercise.
+    """
     shown = printable(str(path))
-    try:
-        text = Path(path).read_text("utf-8", errors="replace")
-    except OSError as error:
-        raise ExerciseError(f"{shown}: {error.strerror}; expected a file such as exercises/linear.py") from None
-    marker = MARKER.search(text)
-    name = marker.group(1) if marker else Path(path).stem
+    source = _read(path, shown)
+    marker = MARKER.search(source.decode("utf-8", errors="replace"))
+    name = marker.group(1).strip() if marker else Path(path).stem
     if name not in NAMES:
         found = f"its marker names the exercise {printable(name)!r}" if marker else "no exercise has its name"
         raise ExerciseError(
             f"{shown}: {found}; expected a line `# minidat exercise: NAME` with one of {', '.join(NAMES)}"
         )
-    return name
+    return Submission(str(path), name, source)
+
+
+def _read(path: str | os.PathLike[str], shown: str) -> bytes:
+    """The bytes of a regular file of at most LARGEST_FILE bytes. Anything else, a pipe too, is an ExerciseError."""
+    expected = "expected a file such as exercises/linear.py"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer would wait
+        with open(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise ExerciseError(
+                    f"{shown}: {'Is a directory' if stat.S_ISDIR(mode) else 'no regular file'}; {expected}"
+                )
+            source = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise ExerciseError(f"{shown}: {getattr(error, 'strerror', None) or error}; {expected}") from None
+    if len(source) > LARGEST_FILE:
+        raise ExerciseError(f"{shown}: found more than {LARGEST_FILE} bytes, expected a solution, which is shorter")
+    return source
 
 
 def grade_file(path: str | os.PathLike[str], *, seed: int = 0, time_limit: float = 20.0) -> Report:
@@ -105,121 +143,65 @@ def grade_file(path: str | os.PathLike[str], *, seed: int = 0, time_limit: float
     Raises ExerciseError as `find_exercise` does, and for settings out of range. A solution that fails, in whatever way,
     is a report, not an error.
     """
+    return grade(read_submission(path), seed=seed, time_limit=time_limit)
+
+
+def grade(submission: Submission, *, seed: int = 0, time_limit: float = 20.0) -> Report:
+    """As `grade_file`, for a file that has been read. Raises ExerciseError for settings out of range alone."""
     if seed < 0:
         raise ExerciseError(f"seed: found {seed}, expected a number of at least 0")
     if not 0 < time_limit <= 86400:
         raise ExerciseError(f"time limit: found {time_limit}, expected seconds above 0, at most a day (86400)")
-    name = find_exercise(path)
-    with tempfile.TemporaryDirectory(prefix="minidat-grade-") as folder:
-        command = [sys.executable, "-P", "-B", "-m", f"{__package__}.child"]
-        command += [str(path), name, str(seed), str(time_limit), folder]
-        package = str(Path(__file__).parents[2])  # the same minidat for the child, wherever it was imported from
-        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        environment |= dict.fromkeys(("MINIDAT_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
-        with open(Path(folder, "stderr"), "wb") as stderr:
-            try:
-                done = subprocess.run(
-                    command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
-                    timeout=time_limit + START_LIMIT,
-                )  # fmt: skip
-                status = done.returncode
-            except subprocess.TimeoutExpired:
-                status = None
-        return _collect(path, name, Path(folder), status, time_limit)
-
-
-def _collect(path: str | os.PathLike[str], name: str, folder: Path, status: int | None, time_limit: float) -> Report:
-    """The report that the child left in `folder`, or one about how it ended."""
-    if (folder / "report").exists():
-        return Report(**json.loads((folder / "report").read_text("utf-8")))
-    case = (folder / "case").read_text("utf-8") if (folder / "case").exists() else ""
-    case = f" It was busy with {case}." if case else ""
-    stack = (folder / "stack").read_text("utf-8", errors="replace") if (folder / "stack").exists() else ""
-    if stack or status is None:
-        line = next((n for file, n in re.findall(r'File "(.*)", line (\d+)', stack) if file == str(path)), None)
-        message = f"stopped after {time_limit:g} seconds: is there a loop that never ends?{case}"
-        if line is not None:
-            message += f" It had come to line {line}:\n    {_line(path, int(line))}"
-        return _failed(path, name, message)
-    errors = (folder / "stderr").read_text("utf-8", errors="replace").strip().splitlines()
-    last = f" Its last words: {printable(errors[-1])}" if errors else ""
-    return _failed(path, name, f"Python ended, with status {status}, before the solution was graded.{case}{last}")
-
-
-def _line(path: str | os.PathLike[str], number: int) -> str:
-    lines = Path(path).read_text("utf-8", errors="replace").splitlines()
-    return lines[number - 1].strip() if number <= len(lines) else ""
-
-
-def _failed(path: str | os.PathLike[str], name: str, message: str, printed: str = "") -> Report:
-    """A report in which no check has passed."""
-    exercise = load_exercise(name)
-    checks = {check: False for function in exercise.functions for check in _labels(exercise, function).values()}
-    return Report(str(path), name, exercise.chapter, checks, message, printed)
-
-
-# --- in the child process ---------------------------------------------------------------------------------------------
-
-
-def grade_here(
-    path: str | os.PathLike[str], name: str, *, seed: int = 0, on_case: Callable[[str], None] = lambda text: None
-) -> Report:
-    """Grade in this process, without a time limit; `on_case` is told each case before it is run."""
-    exercise, file, printed = load_exercise(name), str(path), Printed()
-    on_case("loading the file")
     try:
-        module = _load(file, printed)
-    except ExerciseError as error:
-        return _failed(path, name, str(error))
-    except SyntaxError as error:
-        place = f"line {error.lineno}:\n    {(error.text or '').strip()}\n" if error.lineno else ""
-        return _failed(path, name, f"{place}{type(error).__name__}: {error.msg}")
-    except (Exception, SystemExit) as error:
-        return _failed(path, name, describe_exception(error, file).text, printed.text)
+        with SolutionProcess(submission.path, time_limit) as process:
+            return judge(submission, process.ask, seed=seed)
+    except SolutionError as error:  # it could not even start
+        return _failed(submission, str(error))
 
+
+def judge(submission: Submission, ask: Ask, *, seed: int = 0) -> Report:
+    """Put all questions of the exercise to whoever answers `ask`, and judge the answers.
+
+    The checks are the exercise's, each of them, whatever the answers contain.
+    """
+    exercise = load_exercise(submission.exercise)
+    names = [function.name for function in exercise.functions]
+    busy = ["the file"]
+    verdicts: list[Verdict] = []
+    try:
+        loaded = load(ask, str(submission.path), submission.source, names)
+        if loaded.problem is not None:
+            return _failed(submission, loaded.problem, loaded.printed)
+        with np.errstate(all="ignore"):  # the numbers may be anything
+            for function in exercise.functions:
+                if function.name in loaded.found:
+                    verdicts.append(Checker(function, ask, busy.append).check(seed))
+                else:
+                    missing = _missing(function.name, loaded)
+                    verdicts.append(Verdict(dict.fromkeys(check_names(function), False), missing))
+    except SolutionError as error:
+        message = f"{error} It was busy with {busy[-1]}."
+        if error.line is not None:
+            message += f" It had come to line {error.line}:\n    {submission.line(error.line)}"
+        return _failed(submission, message)
     checks: dict[str, bool] = {}
-    message = prints = ""
-    for function in exercise.functions:
-        call = getattr(module, function.name, None)
-        if callable(call):
-            verdict = Checker(function, call, file, on_case).check(seed)
-        else:
-            verdict = Verdict(dict.fromkeys(check_names(function), False), _missing(function.name, module))
+    for function, verdict in zip(exercise.functions, verdicts, strict=True):
         labels = _labels(exercise, function)
-        checks |= {labels[check]: passed for check, passed in verdict.checks.items()}
-        if verdict.explanation and not message:
-            message, prints = verdict.explanation, verdict.printed
-    return Report(file, name, exercise.chapter, checks, message, prints)
+        checks |= {labels[check]: verdict.checks[check] for check in labels}
+    first = next((verdict for verdict in verdicts if verdict.explanation), Verdict({}))
+    return Report(submission.file, submission.exercise, exercise.chapter, checks, first.explanation, first.printed)
 
 
-def _load(file: str, printed: Printed) -> types.ModuleType:
-    """Run the file. What it imports must be neither this project nor another that has the answer."""
-    with tokenize.open(file) as source:
-        text = source.read()
-    tree = ast.parse(text, file)
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Import | ast.ImportFrom):
-            continue
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-        for imported in names:
-            if imported.split(".")[0] in FOREIGN:
-                raise ExerciseError(f"line {node.lineno} imports {imported}: the exercise is to do it with NumPy alone")
-    module = types.ModuleType("exercise")
-    module.__file__ = file
-    sys.path.append(str(Path(file).resolve().parent))  # last: a neighbour called `random.py` must not come first
-    try:
-        with redirect_stdout(printed), redirect_stderr(printed):
-            exec(compile(tree, file, "exec"), module.__dict__)
-    finally:
-        sys.path.pop()
-    return module
+def _failed(submission: Submission, message: str, printed: str = "") -> Report:
+    """A report in which no check has passed."""
+    exercise = load_exercise(submission.exercise)
+    checks = {check: False for function in exercise.functions for check in _labels(exercise, function).values()}
+    return Report(submission.file, submission.exercise, exercise.chapter, checks, message, printed)
 
 
-def _missing(name: str, module: types.ModuleType) -> str:
-    own = [n for n, value in vars(module).items() if isinstance(value, types.FunctionType)]
-    found = f"found {', '.join(own)}" if own else "found none"
-    close = difflib.get_close_matches(name, own, n=1, cutoff=0.5)
+def _missing(name: str, loaded: Loaded) -> str:
+    found = f"found {listed(loaded.own)}" if loaded.own else "found none"
+    close = difflib.get_close_matches(name, loaded.own, n=1, cutoff=0.5)
     advice = f"; is {close[0]} meant to be it? Its name must stay" if close else ""
     return f"there is no function {name} in the file: {found}{advice}"
 

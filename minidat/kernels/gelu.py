@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.threads import chunked, empty
+from ..runtime.threads import CACHE_FLOATS, chunked, empty
 
 GELU_GRAIN = 196608  # numbers that are worth waking a thread for
 # log Phi(-z) = (... (c7 z + c6) z + ...) z + c0 for z >= 0. These make the largest of max(1, z) |error of Phi| least,
@@ -43,8 +43,12 @@ def gelu(x: np.ndarray, *, keep: bool = True) -> tuple[np.ndarray, Any]:
 
 
 def gelu_into(x: np.ndarray, output: np.ndarray, derivative: np.ndarray | None) -> None:
-    """Write gelu(x) to `output`, which may be x, and its derivative to `derivative`, if there is one."""
-    (gelu_float32 if x.dtype == np.float32 else gelu_float64)(x, output, derivative)
+    """Write gelu(x) to `output`, which may be x, and its derivative to `derivative`, if there is one; x: (N, ...)."""
+    some_rows = gelu_float32 if x.dtype == np.float32 else gelu_float64
+    step = max(1, CACHE_FLOATS * len(x) // max(1, x.size))
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        some_rows(x[part], output[part], None if derivative is None else derivative[part])
 
 
 def gelu_float64(x: np.ndarray, output: np.ndarray, derivative: np.ndarray | None) -> None:

@@ -8,35 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..exercise import Exercise, Function, Mistake, Numbers
-
-Backward = Callable[[np.ndarray], np.ndarray]
-Layer = Callable[[np.ndarray], tuple[np.ndarray, Backward]]
-
-
-class Square:
-    """x -> factor * x * x, number by number."""
-
-    def __init__(self, factor: int) -> None:
-        self.factor = factor
-
-    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, Backward]:
-        return self.factor * x * x, lambda d_output: 2 * self.factor * x * d_output
-
-    def __repr__(self) -> str:
-        return "x -> x * x" if self.factor == 1 else f"x -> {self.factor} * x * x"
-
-
-class Matrix:
-    """x -> x @ matrix."""
-
-    def __init__(self, matrix: np.ndarray) -> None:
-        self.matrix = matrix
-
-    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, Backward]:
-        return x @ self.matrix, lambda d_output: d_output @ self.matrix.T
-
-    def __repr__(self) -> str:
-        return f"x -> x @ {np.round(self.matrix, 4).tolist()}"
+from ..solution_process.layers import Backward, Layer, Matrix, Square
 
 
 def case(numbers: Numbers, *, tokens: int, channels: int) -> dict[str, Any]:
