@@ -34,6 +34,7 @@ PUBLIC_MODULES = (
     "minidat.kernels",
     "minidat.runtime.threads",
     "minidat.runtime.parts",
+    "minidat.operator_times",
     "minidat.nn",
     "minidat.models",
     "minidat.checkpoints",
