@@ -6,6 +6,8 @@ grid move; keys and values are read from the map at the moved points, and are sh
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .. import ops
@@ -18,7 +20,7 @@ from .config import DeformableConfig
 class DeformableAttention(Module):
     """x: (B, H, W, dim) -> the same shape; `sample_grid` tells how many points are sampled for each group of channels.
 
-    `table_size` is the (H, W) of the map that bias tables are made for. The relative table is sampled in normalised
+    `table_size` is the (H, W) of the map that bias tables are made for. The relative table is sampled in normalized
     coordinates and serves a map of any size, the MLP and the convolution too; a fixed table serves its own size only
     (ShapeError otherwise). With a `trace` in the context, an AttentionRecord is left in it.
     """
@@ -78,7 +80,8 @@ class DeformableAttention(Module):
         mixed, attention_backward = context.apply(ops.attention, *heads, bias, scale=scale)
         merged = _merge_heads(mixed, x.shape)
         if context.trace is not None:
-            probabilities = ops.attention_probabilities(heads[0], heads[1], bias, scale=scale)
+            queries, keys, _ = heads
+            probabilities = ops.attention_probabilities(queries, keys, bias, scale=scale)
             context.trace[self.path] = self._record(positions, probabilities, x.shape[1:3])
         if self.config.position_encoding == "depthwise":
             position, position_backward = self.position_conv.forward(query, context)
@@ -107,27 +110,27 @@ class DeformableAttention(Module):
         """The offset network (DAT, Fig. 2b): query (B, H, W, dim) -> positions (B, groups, Hk, Wk, 2)."""
         config = self.config
         batch, height, width, dim = query.shape
+        rule: dict[str, Any] = {"rule": config.position_rule, "range_factor": config.range_factor}
         if not config.offsets:
-            offsets = np.zeros((batch, config.groups, *self.sample_grid((height, width)), 2), query.dtype)
-            positions, _ = ops.sampling_points(offsets, rule=config.position_rule, range_factor=config.range_factor)
+            grid = self.sample_grid((height, width))
+            offsets = np.zeros((batch, config.groups, *grid, 2), query.dtype)
+            positions, _ = ops.sampling_points(offsets, **rule)
             return positions, lambda d_positions: np.zeros_like(query)
 
         # the groups share one network: they become a part of the batch
-        grouped = query.reshape(batch, height, width, config.groups, -1).transpose(0, 3, 1, 2, 4)
-        o, conv_backward = self.offset_conv.forward(grouped.reshape(-1, height, width, dim // config.groups), context)
+        grouped = query.reshape(batch, height, width, config.groups, -1)
+        grouped = grouped.transpose(0, 3, 1, 2, 4)
+        grouped = grouped.reshape(-1, height, width, dim // config.groups)
+        o, conv_backward = self.offset_conv.forward(grouped, context)
         o, norm_backward = self.offset_norm.forward(o, context)
         o, gelu_backward = context.apply(ops.gelu, o)
-        o, projection_backward = self.offset_projection.forward(o, context)  # (B groups, Hk, Wk, 2)
-        positions, points_backward = context.apply(
-            ops.sampling_points,
-            o.reshape(batch, config.groups, *o.shape[1:]),
-            rule=config.position_rule,
-            range_factor=config.range_factor,
-        )
+        o, projection_backward = self.offset_projection.forward(o, context)
+        offsets = o.reshape(batch, config.groups, *o.shape[1:])  # (B, groups, Hk, Wk, 2)
+        positions, points_backward = context.apply(ops.sampling_points, offsets, **rule)
 
         def backward(d_positions: np.ndarray) -> np.ndarray:
-            d_o = points_backward(d_positions).reshape(batch * config.groups, *d_positions.shape[2:])
-            d_grouped = conv_backward(norm_backward(gelu_backward(projection_backward(d_o))))
+            d_o = projection_backward(points_backward(d_positions).reshape(o.shape))
+            d_grouped = conv_backward(norm_backward(gelu_backward(d_o)))
             d_grouped = d_grouped.reshape(batch, config.groups, height, width, -1)
             return d_grouped.transpose(0, 2, 3, 1, 4).reshape(query.shape)
 
@@ -137,7 +140,7 @@ class DeformableAttention(Module):
         """x (B, H, W, dim) read at the positions -> (B, Hk, Wk, dim); backward returns d_x and d_positions."""
         if self.config.offsets or self.config.position_rule == "dat":
             return context.apply(ops.grid_sample, x, positions)
-        # DAT++ without offsets pools instead, since its reference points do not lie at the centres of the cells
+        # DAT++ without offsets pools instead, since its reference points do not lie at the centers of the cells
         pooled, pool_backward = context.apply(ops.average_pool, x, kernel=self.config.stride)
         return pooled, lambda d_pooled: (pool_backward(d_pooled), np.zeros_like(positions))
 
@@ -172,16 +175,19 @@ class DeformableAttention(Module):
         """The table at (query - position) / 2, in [-1, 1] over its 2H - 1 rows and 2W - 1 columns (section 3.2)."""
         batch, groups = positions.shape[:2]
         points = positions.reshape(batch, groups, -1, 2)  # (B, groups, K, 2)
-        scales = [(n - 1) / 2 for n in self.relative_position_bias_table.shape[1:]]  # pixels of the table per unit
-        rows, columns = (
-            ((_query_points(n, self.config, points.dtype) - points[..., axis, None]) / 2 + 1) * points.dtype.type(scale)
-            for axis, (n, scale) in enumerate(zip(map_size, scales, strict=True))
-        )  # (B, groups, K, H) and (B, groups, K, W)
-        bias, sample_backward = context.apply(ops.sample_product_grid, self.relative_position_bias_table, rows, columns)
+        table = self.relative_position_bias_table
+        scales = [(n - 1) / 2 for n in table.shape[1:]]  # pixels of the table per unit
+        grids = []  # rows (B, groups, K, H) and columns (B, groups, K, W)
+        for axis, (n, scale) in enumerate(zip(map_size, scales, strict=True)):
+            queries = _query_points(n, self.config, points.dtype)
+            displacement = queries - points[..., axis, None]
+            grids.append((displacement / 2 + 1) * points.dtype.type(scale))
+        bias, sample_backward = context.apply(ops.sample_product_grid, table, *grids)
 
         def backward(d_bias: np.ndarray) -> np.ndarray:
-            d_rows, d_columns = sample_backward(d_bias)
-            d_points = [d.sum(axis=-1) * (-s / 2) for d, s in zip((d_rows, d_columns), scales, strict=True)]
+            d_grids = sample_backward(d_bias)
+            pairs = zip(d_grids, scales, strict=True)
+            d_points = [d_grid.sum(axis=-1) * (-scale / 2) for d_grid, scale in pairs]
             return np.stack(d_points, axis=-1).reshape(positions.shape)
 
         return bias.reshape(batch, self.heads, points.shape[2], -1), backward

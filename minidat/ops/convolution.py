@@ -33,7 +33,7 @@ def conv2d(
     outputs, group_channels, kh, kw = weight.shape
     padded = np.pad(x, ((0, 0), (py, py), (px, px), (0, 0)))
 
-    # 1. each group's patch of an output pixel becomes a row, its kernel a matrix (im2col)
+    # 1. a group's patch of an output pixel becomes a row, its kernel a matrix (im2col)
     windows = sliding_window_view(padded, (kh, kw), axis=(1, 2))
     patches = windows[:, ::sy, ::sx]  # (B, H', W', C, kh, kw)
     batch, height, width = patches.shape[:3]

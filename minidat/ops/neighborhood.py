@@ -73,8 +73,9 @@ def neighborhood_tokens(height: int, width: int, *, kernel: int) -> np.ndarray:
     """
     op = "neighborhood_tokens"
     check(kernel >= 1 and kernel % 2 == 1, op, "kernel", kernel, "an odd number")
-    check(min(height, width) >= kernel, op, "map", (height, width), f"at least {kernel} x {kernel}")
-    rows, columns = _window(height, kernel), _window(width, kernel)  # (H, kernel), (W, kernel)
+    size = height, width
+    check(min(size) >= kernel, op, "map", size, f"at least {kernel} x {kernel}")
+    rows, columns = _window(height, kernel), _window(width, kernel)
     # each (H, W, kernel, kernel)
     grid = np.broadcast_arrays(rows[:, None, :, None], columns[None, :, None, :])
     return np.stack(grid, axis=-1).reshape(height * width, kernel * kernel, 2)

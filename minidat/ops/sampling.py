@@ -1,6 +1,6 @@
 """Where deformable attention looks, and how it reads a map between the pixels.
 
-Positions are (y, x) in [-1, 1] over the map. With *aligned corners*, -1 and 1 are the centres of the first and last
+Positions are (y, x) in [-1, 1] over the map. With *aligned corners*, -1 and 1 are the centers of the first and last
 pixel.
 """
 
@@ -20,9 +20,9 @@ CORNERS = (0, 0), (0, 1), (1, 0), (1, 1)  # (dy, dx) from the pixel above and to
 def reference_points(size: int, *, rule: str, dtype: Any = np.float32) -> np.ndarray:
     """The coordinates on one axis of the uniform grid that sampling starts from: (size,), for i = 0 ... size - 1.
 
-    rule "dat": (i + 0.5) / size * 2 - 1, the centres of `size` equal cells (CVPR paper, section 3.2).
+    rule "dat": (i + 0.5) / size * 2 - 1, the centers of `size` equal cells (CVPR paper, section 3.2).
     rule "dat++": (i + 0.5) / (size - 1) * 2 - 1, whose last point lies beyond 1 (the authors' DAT++ code); a single
-    point, which that formula would divide by zero, is put at the centre, 0.
+    point, which that formula would divide by zero, is put at the center, 0.
     """
     _check_rule("reference_points", rule)
     i = np.arange(size)

@@ -88,7 +88,8 @@ def shifted_window_mask(height: int, width: int, *, window: int, shift: int) -> 
     """
     op = "shifted_window_mask"
     check_windows(op, height, width, window)
-    check(0 < shift < window, op, "shift", shift, f"above 0 and below the window, {window}")
+    expected = f"above 0 and below the window, {window}"
+    check(0 < shift < window, op, "shift", shift, expected)
     region = np.zeros((1, height, width, 1), np.float32)
     for axis in (1, 2):
         line = np.zeros(region.shape[axis], np.float32)
@@ -124,7 +125,7 @@ def window_position_bias(table: np.ndarray, *, window: int) -> tuple[np.ndarray,
     index = relative_position_index(window)
 
     def backward(d_bias: np.ndarray) -> tuple[np.ndarray]:
-        d_table = [np.bincount(index.ravel(), d_head.ravel(), rows) for d_head in d_bias]
+        d_table = [np.bincount(index.ravel(), d.ravel(), rows) for d in d_bias]
         return (np.stack(d_table, axis=1).astype(table.dtype, copy=False),)
 
     return table.T[:, index], backward
