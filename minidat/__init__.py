@@ -13,13 +13,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .catalog import create_model, list_models
     from .checkpoints import convert_state_dict, load_model, save_npz
     from .classification import Prediction, classify
     from .data import load_image, preprocess
     from .data.targets import BoxTargets
+    from .detection import Detection, Detections, detect
     from .errors import MinidatError
-    from .models import DAT, ModelConfig, create_model, list_models
+    from .models import DAT, ModelConfig
     from .nn import Context
+    from .runtime.session import Session
+    from .segmentation import Segmentation, segment
 
 __version__ = "0.1.0"
 
@@ -27,34 +31,46 @@ _HOMES = {
     "BoxTargets": "data.targets",
     "Context": "nn",
     "DAT": "models",
+    "Detection": "detection",
+    "Detections": "detection",
     "MinidatError": "errors",
     "ModelConfig": "models",
     "Prediction": "classification",
+    "Session": "runtime.session",
+    "Segmentation": "segmentation",
     "classify": "classification",
     "convert_state_dict": "checkpoints",
-    "create_model": "models",
-    "list_models": "models",
+    "create_model": "catalog",
+    "detect": "detection",
+    "list_models": "catalog",
     "load_image": "data",
     "load_model": "checkpoints",
     "preprocess": "data",
     "save_npz": "checkpoints",
+    "segment": "segmentation",
 }
 
 __all__ = [
     "DAT",
     "BoxTargets",
     "Context",
+    "Detection",
+    "Detections",
     "MinidatError",
     "ModelConfig",
     "Prediction",
+    "Segmentation",
+    "Session",
     "classify",
     "convert_state_dict",
     "create_model",
+    "detect",
     "list_models",
     "load_image",
     "load_model",
     "preprocess",
     "save_npz",
+    "segment",
 ]
 
 

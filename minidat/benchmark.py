@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,8 +44,9 @@ def run_benchmark(
     Keys: `model`, `batch`, `mode`, `threads`, `runs`, for us
     `milliseconds` (median), `minimum_milliseconds`, `peak_memory_mib` (of the process),
     `floor_milliseconds` (the matrix products alone), `operators` (share of each in the time of all); `pytorch` (the
-    median, minimum and memory, or None without PyTorch), and `ratio`, our median by PyTorch's (or None). Raises
-    ConfigError for an unknown model or a number below 1.
+    median, minimum and memory, or None without PyTorch), and `ratio`, our median by PyTorch's (or None); `session`, the
+    same of a `Session` (with the number of its `helpers`, whose memory is included), or None for a training step.
+    Raises ConfigError for an unknown model or a number below 1.
     """
     from .models import get_config
 
@@ -55,6 +57,8 @@ def run_benchmark(
     task = {"model": name, "batch": batch, "train": train, "seconds": seconds}
     result = _child("time", task, threads)
     result["peak_memory_mib"] = _child("memory", task, threads)
+    if result["session"]:
+        result["session"]["peak_memory_mib"] = _child("session memory", task, threads)
     if result["pytorch"]:
         result["pytorch"]["peak_memory_mib"] = _child("pytorch memory", task, threads)
     return result
@@ -67,7 +71,7 @@ def format_benchmark(result: dict[str, Any]) -> str:
         f"{result['runs']} runs",
         f"{'':10}{'median':>12}{'minimum':>12}{'peak memory':>14}",
     ]
-    for title, figures in (("minidat", result), ("PyTorch", result["pytorch"])):
+    for title, figures in (("minidat", result), ("session", result["session"]), ("PyTorch", result["pytorch"])):
         if figures:
             lines.append(
                 f"{title:10}{figures['milliseconds']:9.1f} ms{figures['minimum_milliseconds']:9.1f} ms"
@@ -77,6 +81,8 @@ def format_benchmark(result: dict[str, Any]) -> str:
         lines.append("PyTorch, or the project's tests/reference, is not here: nothing to compare with")
     else:
         lines.append(f"ratio     {result['ratio']:9.2f} (minidat / PyTorch, medians)")
+        if result["session"]:
+            lines.append(f"          {result['session']['ratio']:9.2f} (session / PyTorch)")
     lines.append(f"floor     {result['floor_milliseconds']:9.1f} ms (the matrix products alone)")
     lines.append("share of the operators' time")
     lines += [f"  {share:6.1%}  {op}" for op, share in result["operators"].items() if share >= 0.001]
@@ -161,28 +167,24 @@ def _has_pytorch() -> bool:
 
 
 def _time(task: dict[str, Any]) -> dict[str, Any]:
-    """Our step and PyTorch's in turn, until there are enough runs; then the profile and the floor."""
+    """Our step, a session's and PyTorch's in turn, until there are enough runs; then the profile and the floor."""
     from .models import create_model
+    from .runtime.session import Session
     from .runtime.threads import thread_count
 
     model = create_model(task["model"])
     steps = {"minidat": _our_step(model, task)}
     if _has_pytorch():
         steps["PyTorch"] = _pytorch_step(task)
-    for step in steps.values():
-        step()
-    seconds: dict[str, list[float]] = {title: [] for title in steps}
-    started = time.perf_counter()
-    for run in range(MAXIMUM_RUNS):
-        if run >= MINIMUM_RUNS and time.perf_counter() - started > task["seconds"]:
-            break
-        for title, step in steps.items():
-            time.sleep(PAUSE)
-            seconds[title].append(_seconds(step))
-    figures = {
-        title: {"milliseconds": 1e3 * statistics.median(runs), "minimum_milliseconds": 1e3 * min(runs)}
-        for title, runs in seconds.items()
-    }
+    with nullcontext() if task["train"] else Session(model) as session:
+        if session is not None:
+            steps["session"] = partial(session, _inputs(task, model.config)[0])
+        figures = _in_turn(steps, task["seconds"])
+        if session is not None:
+            figures["session"]["helpers"] = len(session.helpers)
+    pytorch = figures.pop("PyTorch", None)
+    for ours in figures.values():
+        ours["ratio"] = ours["milliseconds"] / pytorch["milliseconds"] if pytorch else None
     profile: dict[str, float] = {}
     profiled_step = _our_step(model, task, profile)
     profiled_step()
@@ -190,18 +192,38 @@ def _time(task: dict[str, Any]) -> dict[str, Any]:
     profiled_step()
     total = sum(profile.values())  # of all threads
     operators = {op: spent / total for op, spent in sorted(profile.items(), key=lambda item: -item[1])}
-    ours, pytorch = figures["minidat"], figures.get("PyTorch")
     return {
         "model": task["model"],
         "batch": task["batch"],
         "mode": "training step" if task["train"] else "inference",
         "threads": thread_count(),
-        "runs": len(seconds["minidat"]),
-        **ours,
+        **figures["minidat"],
+        "session": figures.get("session"),
         "pytorch": pytorch,
-        "ratio": ours["milliseconds"] / pytorch["milliseconds"] if pytorch else None,
         "floor_milliseconds": 1e3 * _floor(model, task),
         "operators": operators,
+    }
+
+
+def _in_turn(steps: dict[str, Callable[[], Any]], seconds: float) -> dict[str, dict[str, Any]]:
+    """Call one step after the other, again and again, for so long; the number of runs and the times of each."""
+    for step in steps.values():
+        step()
+    times: dict[str, list[float]] = {title: [] for title in steps}
+    started = time.perf_counter()
+    for run in range(MAXIMUM_RUNS):
+        if run >= MINIMUM_RUNS and time.perf_counter() - started > seconds:
+            break
+        for title, step in steps.items():
+            time.sleep(PAUSE)
+            times[title].append(_seconds(step))
+    return {
+        title: {
+            "runs": len(taken),
+            "milliseconds": 1e3 * statistics.median(taken),
+            "minimum_milliseconds": 1e3 * min(taken),
+        }
+        for title, taken in times.items()
     }
 
 
@@ -211,7 +233,7 @@ def _seconds(step: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _peak_memory(step: Callable[[], None]) -> float:
+def _peak_memory(step: Callable[[], Any]) -> float:
     """MiB of the largest resident size of this process after two steps."""
     import resource
 
@@ -219,6 +241,29 @@ def _peak_memory(step: Callable[[], None]) -> float:
     step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _session_memory(task: dict[str, Any]) -> float:
+    """MiB of the largest resident size of this process and a session's helpers; what they share counts once."""
+    from .models import create_model
+    from .runtime.session import Session
+
+    model = create_model(task["model"])
+    images, _ = _inputs(task, model.config)
+    with Session(model) as session:
+        del model
+        peak = _peak_memory(partial(session, images))
+        helpers = [_resident(pid) for pid in session.helpers]
+        if helpers:  # they also see the arrays that they have shared, of which this process has seen but a part
+            shared = max(helper["RssShmem"] for helper in helpers) - _resident(os.getpid())["RssShmem"]
+            peak += shared + sum(helper["RssAnon"] for helper in helpers)
+    return peak
+
+
+def _resident(pid: int) -> dict[str, float]:
+    """MiB of memory that a process has now, by kind (Linux)."""
+    lines = [line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Rss")]
+    return {name.rstrip(":"): int(kibibytes) / 2**10 for name, kibibytes, _ in lines}
 
 
 @dataclass
@@ -289,6 +334,7 @@ def _main() -> None:
     measure = {
         "time": lambda: _time(task),
         "memory": lambda: _peak_memory(_our_step(create_model(task["model"]), task)),
+        "session memory": lambda: _session_memory(task),
         "pytorch memory": lambda: _peak_memory(_pytorch_step(task)),
     }[what]
     print(json.dumps(measure()))

@@ -31,6 +31,10 @@ class TrainingError(MinidatError):
     """A training run that cannot start, go on or be resumed."""
 
 
+class SessionError(MinidatError):
+    """A session that cannot begin, has ended, or has lost a helper process."""
+
+
 class DownloadError(MinidatError):
     """A download that failed or brought something else than a checkpoint."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .models import DAT, get_config, list_models
-from .models.complexity import KINDS, count_operations
+from .catalog import FAMILIES, family_of, get_config, list_models
+from .models import ModelConfig
+from .models.complexity import KINDS
 
 
 def describe_model(name: str) -> dict[str, Any]:
@@ -18,22 +19,20 @@ def describe_model(name: str) -> dict[str, Any]:
     """
     from .checkpoints.published import PUBLISHED_WEIGHTS
 
-    config = get_config(name)
-    model = DAT(config)
-    parameters = _parameters_by_part(model)
+    config, family = get_config(name), FAMILIES[family_of(get_config(name))]
+    model = family.network(config)
+    backbone = config if isinstance(config, ModelConfig) else config.backbone
     published = PUBLISHED_WEIGHTS.get(name)
     parts = []
-    operations_by_part = count_operations(model)
-    for part, operations in operations_by_part.items():
-        index = int(part[-1]) - 1 if part.startswith("stage") else None
-        stage = None if index is None else config.stages[index]
+    for part, (operations, modules, index) in family.parts(model, config.image_size).items():
+        stage = None if index is None else backbone.stages[index]
         parts.append(
             {
                 "name": part,
-                "map_size": None if index is None else list(config.map_size(index)),
+                "map_size": None if index is None else list(backbone.map_size(index, config.image_size)),
                 "dim": None if stage is None else stage.dim,
                 "blocks": None if stage is None else list(stage.blocks),
-                "parameters": parameters[part],
+                "parameters": sum(module.parameter_count() for module in modules),
                 "gflops": sum(operations.values()) / 1e9,
                 "gflops_by_kind": {kind: operations[kind] / 1e9 for kind in KINDS if operations[kind]},
             }
@@ -41,22 +40,12 @@ def describe_model(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "parameters": model.parameter_count(),
-        "gflops": sum(sum(operations.values()) for operations in operations_by_part.values()) / 1e9,
+        "gflops": sum(part["gflops"] for part in parts),
         "image_size": list(config.image_size),
         "top1": published.top1 if published else None,
         "top5": published.top5 if published else None,
         "parts": parts,
     }
-
-
-def _parameters_by_part(model: DAT) -> dict[str, int]:
-    """Parameters under the parts' names of `count_operations`; a stage's include the down-sampling in front of it."""
-    parts = {"patch embedding": model.patch_embedding.parameter_count()}
-    for i, stage in enumerate(model.stages):
-        before = model.downsamplings[i - 1].parameter_count() if i > 0 else 0
-        parts[f"stage {i + 1}"] = before + stage.parameter_count()
-    parts["classifier"] = model.norm.parameter_count() + model.head.parameter_count()
-    return parts
 
 
 def describe_all() -> list[dict[str, Any]]:
@@ -66,12 +55,13 @@ def describe_all() -> list[dict[str, Any]]:
 
 def format_models(models: list[dict[str, Any]]) -> str:
     """A table of models for a terminal, one a line."""
-    lines = [f"{'model':16}{'parameters':>12}{'GFLOPs':>10}{'image':>12}{'top-1':>9}{'top-5':>9}"]
+    width = max(16, *(len(model["name"]) + 1 for model in models))
+    lines = [f"{'model':{width}}{'parameters':>12}{'GFLOPs':>10}{'image':>12}{'top-1':>9}{'top-5':>9}"]
     for model in models:
         size = "x".join(map(str, model["image_size"]))
         top1, top5 = (f"{t:.2f}%" if t else "-" for t in (model["top1"], model["top5"]))
         lines.append(
-            f"{model['name']:16}{model['parameters']:>12,}{model['gflops']:>10.2f}{size:>12}{top1:>9}{top5:>9}"
+            f"{model['name']:{width}}{model['parameters']:>12,}{model['gflops']:>10.2f}{size:>12}{top1:>9}{top5:>9}"
         )
     lines.append("GFLOPs: multiply-adds of one image. Accuracy: on ImageNet-1K, as the authors published it.")
     return "\n".join(lines)

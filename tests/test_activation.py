@@ -1,4 +1,4 @@
-"""gelu, relu, tanh, log_spaced and softmax against PyTorch and finite differences."""
+"""gelu, relu, sigmoid, tanh, log_spaced and softmax against PyTorch and finite differences."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidat.ops import gelu, log_spaced, relu, softmax, tanh
+from minidat.ops import gelu, log_spaced, relu, sigmoid, softmax, tanh
 
 from .checks import assert_close, check_against_torch, check_finite_differences
 from .strategies import arrays, shapes
@@ -26,6 +26,19 @@ def test_gelu_far_out_is_x_or_zero(dtype: type) -> None:
     output, backward = gelu(x)
     assert np.array_equal(output, np.maximum(x, 0))
     assert np.allclose(backward(np.ones_like(x))[0], [0, 0, 0, 0.5, 0.5, 1, 1, 1], rtol=0, atol=3e-7)
+
+
+@given(shapes(axes=(1, 4)).flatmap(arrays), st.sampled_from([1.0, 30.0]))
+def test_sigmoid(x: np.ndarray, factor: float) -> None:
+    check_against_torch(sigmoid, [x * factor], {}, torch.sigmoid)
+    check_finite_differences(sigmoid, [x], {})
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_sigmoid_does_not_overflow(dtype: type) -> None:
+    output, _ = sigmoid(np.array([-1e4, 0, 1e4], dtype))
+    assert output.dtype == dtype
+    assert np.array_equal(output, [0, 0.5, 1])
 
 
 @given(shapes(axes=(1, 4)).flatmap(arrays))

@@ -1,5 +1,8 @@
 """`minidat bench`: what it reports is complete and is printed. No figure is compared: no test depends on timing."""
 
+import platform
+import sys
+
 import pytest
 
 from minidat.benchmark import format_benchmark, run_benchmark
@@ -13,14 +16,19 @@ def result(request):
 
 def test_result_is_complete(result):
     assert (result["model"], result["batch"], result["threads"], result["runs"]) == ("dat_tiny", 1, 1, 5)
-    for figures in (result, result["pytorch"]):
+    inference = result["mode"] == "inference"
+    assert (result["session"] is not None) == inference
+    for figures in (result, result["pytorch"], *([result["session"]] if inference else [])):
         assert 0 < figures["minimum_milliseconds"] <= figures["milliseconds"]
         assert 28e6 * 4 / 2**20 < figures["peak_memory_mib"] < 4096
     assert result["ratio"] == pytest.approx(result["milliseconds"] / result["pytorch"]["milliseconds"])
     assert result["floor_milliseconds"] > 0
     assert sum(result["operators"].values()) == pytest.approx(1)
+    if inference:
+        assert result["session"]["helpers"] == 0  # with one thread
+        assert result["session"]["ratio"] > 0
     backwards = [op for op in result["operators"] if op.endswith(" backward")]
-    assert bool(backwards) == (result["mode"] == "training step")
+    assert bool(backwards) == (not inference)
 
 
 def test_text_shows_the_figures(result):
@@ -28,8 +36,16 @@ def test_text_shows_the_figures(result):
     assert f"{result['milliseconds']:.1f} ms" in text
     assert f"{result['ratio']:.2f} (minidat / PyTorch" in text
     assert "linear" in text
-    alone = format_benchmark({**result, "pytorch": None, "ratio": None})
+    assert ("(session / PyTorch)" in text) == (result["session"] is not None)
+    alone = format_benchmark({**result, "session": None, "pytorch": None, "ratio": None})
     assert "nothing to compare with" in alone
+
+
+def test_a_sessions_memory_includes_its_helpers():
+    session = run_benchmark("dat_tiny", threads=2, seconds=0)["session"]
+    helpers = 2 if sys.platform == "linux" and platform.machine() == "x86_64" else 0
+    assert session["helpers"] == helpers
+    assert session["peak_memory_mib"] > 28e6 * 4 / 2**20 + 10 * helpers
 
 
 @pytest.mark.parametrize(

@@ -55,3 +55,35 @@ def test_tables_name_every_model_and_part():
     text = format_model(describe_model("dat_tiny"))
     assert "(window, deformable) x 3" in text
     assert "classifier" in text
+
+
+DENSE_PARAMETERS = {
+    "retinanet_dat_small": {"backbone": 48_932_554, "pyramid": 4_474_880, "head": 6_463_220},
+    "retinanet_datpp_tiny": {"backbone": 23_450_644, "pyramid": 3_770_368, "head": 6_463_220},
+}
+
+
+@pytest.mark.parametrize("name", DENSE_PARAMETERS)
+def test_parameters_of_detectors(name):
+    model, expected = describe_model(name), DENSE_PARAMETERS[name]
+    of_part = {part["name"]: part["parameters"] for part in model["parts"]}
+    found = {"pyramid": of_part.pop("pyramid"), "head": of_part.pop("head"), "backbone": sum(of_part.values())}
+    assert found == expected
+    assert model["parameters"] == sum(expected.values())
+
+
+def test_datpp_small_has_the_parameters_of_the_authors():
+    assert describe_model("retinanet_datpp_small")["parameters"] == 63_297_618
+
+
+def test_gflops_of_a_detector_are_those_of_its_image():
+    """At 1280 x 800 pixels; the head's are ten convolutions on 21,330 pixels of the pyramid's levels."""
+    model = describe_model("retinanet_dat_tiny")
+    gflops = {part["name"]: part["gflops"] for part in model["parts"]}
+    assert model["image_size"] == [800, 1280]
+    pixels = 100 * 160 + 50 * 80 + 25 * 40 + 13 * 20 + 7 * 10
+    assert gflops["head"] == pytest.approx(pixels * 256 * 9 * (8 * 256 + 720 + 36) / 1e9, rel=1e-12)
+    lateral = (100 * 160 * 192 + 50 * 80 * 384 + 25 * 40 * 768) * 256
+    smooth = (100 * 160 + 50 * 80 + 25 * 40 + 7 * 10) * 256 * 256 * 9 + 13 * 20 * 768 * 256 * 9
+    nearest = (100 * 160 + 50 * 80) * 256
+    assert gflops["pyramid"] == pytest.approx((lateral + smooth + nearest) / 1e9, rel=1e-12)

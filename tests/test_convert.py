@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 
+from minidat.catalog import FAMILIES
+from minidat.catalog import get_config as get_dense_config
 from minidat.checkpoints import (
     Hints,
     convert,
@@ -29,6 +31,7 @@ from minidat.data.labels import imagenet_labels
 from minidat.errors import CheckpointError, ConfigError
 from minidat.models import DAT, DeformableConfig, ModelConfig, StageConfig, create_model, get_config
 from tests.checkpoint_files import (
+    GOLDEN,
     authors_state,
     keys,
     save_authors_file,
@@ -625,3 +628,18 @@ def test_convert_writes_nothing_for_a_wrong_model(tmp_path: Path) -> None:
         convert(tmp_path / "a.npz", tmp_path / "b.npz")
     assert str(caught.value) == f"{tmp_path / 'a.npz'}: the weights do not fit the model: missing norm.bias"
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+@pytest.mark.parametrize("name", ["retinanet_datpp_tiny"])
+def test_every_name_of_a_detector_converts_both_ways(name: str) -> None:
+    rows = [line.split("\t") for line in (GOLDEN / "dense" / f"{name}.keys.tsv").read_text().splitlines()]
+    state = {key: np.broadcast_to(np.float32(0), tuple(map(int, shape.split(",")))) for key, shape, _ in rows}
+    ours = convert_state_dict(state)
+    model = FAMILIES["retinanet"].network(get_dense_config(name))
+    assert {key: value.shape for key, value in ours.items()} == {key: p.shape for key, p in model.named_parameters()}
+    back = to_authors_state_dict(ours)
+    assert {key: value.shape for key, value in back.items()} == {key: value.shape for key, value in state.items()}
+    with pytest.raises(CheckpointError, match=r"mmdetection or mmsegmentation: unknown bbox_head\.fcos\.weight"):
+        convert_state_dict({**state, "bbox_head.fcos.weight": np.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"not minidat's heads: unknown head\.masks\.weight"):
+        to_authors_state_dict({**ours, "head.masks.weight": np.zeros(1)})

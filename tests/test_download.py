@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minidat.catalog import list_models
 from minidat.checkpoints import load_model, published
 from minidat.checkpoints.published import PUBLISHED_WEIGHTS, PublishedWeights, download
 from minidat.errors import ConfigError, DownloadError
-from minidat.models import create_model, list_models
+from minidat.models import create_model
 from minidat.models.config import PUBLISHED_CONFIGS
 from tests.checkpoint_files import save_authors_file, small_config
 
@@ -317,5 +318,5 @@ def test_unknown_names(tmp_path: Path) -> None:
 
 def test_the_table_names_published_models_only() -> None:
     assert [name for name in list_models() if name in PUBLISHED_WEIGHTS] == list(PUBLISHED_WEIGHTS)
-    assert len({entry.url for entry in PUBLISHED_WEIGHTS.values()}) == 8
+    assert len({entry.url for entry in PUBLISHED_WEIGHTS.values()}) == len(PUBLISHED_WEIGHTS)
     assert all(entry.url.endswith("/?dl=1") and 80 < entry.top1 < 87 for entry in PUBLISHED_WEIGHTS.values())

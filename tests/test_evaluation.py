@@ -14,8 +14,16 @@ import minidat
 from minidat import classification, cli
 from minidat.data import ArrayDataset, preprocess
 from minidat.data.datasets import Dataset
-from minidat.errors import CheckpointError, ConfigError, DatasetError, ImageError, MinidatError, ShapeError
-from minidat.evaluation import draw_confusion_matrix, evaluate, format_evaluation, save_picture
+from minidat.errors import (
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    ImageError,
+    MinidatError,
+    SessionError,
+    ShapeError,
+)
+from minidat.evaluation import accuracy, draw_confusion_matrix, evaluate, format_evaluation, save_picture
 from minidat.models import get_config
 
 PETS = ["cat", "dog", "eel", "fox", "gnu", "hen", "owl"]
@@ -431,6 +439,31 @@ def test_evaluate_command(tiny, insects, tmp_path, capsys):
     assert err == ""
     assert out.startswith(f"{tiny} on {insects} (train)\n4 images, ")
     assert "\nant         2 " in out
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_many_images_are_classified_by_a_session(tiny, insects, monkeypatch, copies):
+    """And by the model itself if it cannot be copied, with the same result."""
+    model, dataset = minidat.load_model(tiny), minidat.data.open_dataset(insects, "test")
+    expected, sessions = evaluate(model, dataset), []
+
+    class Noted(accuracy.Session):
+        def __init__(self, model):
+            sessions.append(self)
+            super().__init__(model)
+
+    monkeypatch.setattr(accuracy, "Session", Noted)
+    monkeypatch.setattr(accuracy, "SESSION_PIXELS", 6 * 32 * 32)
+    if not copies:
+        model.note = lambda: None
+    found = evaluate(model, dataset, batch=4)
+    assert (found.confusion == expected.confusion).all()
+    (session,) = sessions
+    with pytest.raises(SessionError, match="it has ended" if copies else "it did not begin"):
+        session(np.ones(3))
+    monkeypatch.setattr(accuracy, "SESSION_PIXELS", 6 * 32 * 32 + 1)
+    evaluate(model, dataset)
+    assert len(sessions) == 1
 
 
 def test_evaluate_with_the_weights_that_come_with_minidat(tiny, insects, capsys, monkeypatch):

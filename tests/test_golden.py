@@ -1,5 +1,7 @@
 """Whole models with the formula weights equal the authors' code: logits, stages, sampling positions, all gradients."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -15,15 +17,17 @@ FLOAT32_TOLERANCE = {"dat_tiny": 1e-4, "datpp_tiny": 1e-4, "datplus_tiny": 3e-4}
 NAMES = {recording: recording.removesuffix("_224") for recording in RECORDINGS}
 
 
-@pytest.fixture(scope="module", params=RECORDINGS)
+@pytest.fixture(
+    scope="module", params=product(RECORDINGS, ("kernels", "plain")), ids=lambda param: f"{param[0]}-{param[1]}"
+)
 def run(request):
-    """One forward and backward pass in float64, beside its recording."""
-    recording = load_recording(request.param)
-    authors_state = formula_state(request.param)
-    model = minidat.create_model(NAMES[request.param], dtype=np.float64)
+    """One forward and backward pass in float64, by the kernels or the textbook, beside its recording."""
+    name, mode = request.param
+    recording, authors_state = load_recording(name), formula_state(name)
+    model = minidat.create_model(NAMES[name], dtype=np.float64)
     model.load_state_dict(convert_state_dict(authors_state))
     images = golden_input(len(recording["logits"]), 224).transpose(0, 2, 3, 1)
-    context = minidat.Context(gradients=True, trace={})
+    context = minidat.Context(gradients=True, trace={}, plain=mode == "plain")
     logits, backward = model.forward(images, context)
     d_images = backward(golden_output_gradient(logits.shape))
     return recording, authors_state, model, images, context.trace, logits, d_images

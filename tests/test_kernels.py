@@ -6,9 +6,11 @@ float32, plus EPSILON of the largest number.
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,16 +22,20 @@ from minidat import ops
 from minidat.kernels import KERNELS, takes_keep
 
 from .checks import SMALLEST_SCALE, assert_close, cotangent_like, describe, tiny_chunks
-from .strategies import arrays, convolutions, map_shapes, normal, optional_arrays, shapes
+from .strategies import arrays, convolutions, map_shapes, map_sizes, normal, optional_arrays, seeds, shapes
 from .test_attention import attention_cases
+from .test_batch_normalization import conv_norm_cases
 from .test_linear import linear_arrays
 from .test_neighborhood import cases as neighborhood_cases
 from .test_neighborhood import from_one_array
 from .test_normalization import layer_norm_arrays
+from .test_roi_align import roi_cases
 from .test_sampling import product_grid_cases, sampling_cases
+from .test_transposed_convolution import transposed_cases
 from .test_windows import windowed_maps
 
 EPSILON = 2e-6  # 17 float32 roundings, relative to the largest number or 1; GELU's polynomial needs 6e-7
+RESIZING_METHODS = ("nearest", "bilinear", "bicubic")
 Case = tuple[Sequence[np.ndarray | None], dict[str, Any]]
 
 
@@ -60,6 +66,12 @@ def residuals(draw: st.DrawFn) -> Case:
 
 
 @st.composite
+def resizings(draw: st.DrawFn) -> Case:
+    settings = {"size": draw(map_sizes(longest=20)), "align_corners": draw(st.booleans())}
+    return [draw(arrays(draw(map_shapes())))], {**settings, "method": draw(st.sampled_from(RESIZING_METHODS))}
+
+
+@st.composite
 def shifts(draw: st.DrawFn) -> Case:
     return [draw(arrays(draw(map_shapes())))], {"shift": draw(st.integers(-5, 5))}
 
@@ -71,9 +83,22 @@ def reversals(draw: st.DrawFn) -> Case:
     return [ops.window_partition(x, window=window)[0]], settings
 
 
+@st.composite
+def suppressions(draw: st.DrawFn) -> Case:
+    """Boxes that overlap much, some with equal scores, some without area, in a few classes."""
+    rng = np.random.default_rng(draw(seeds()))
+    count = draw(st.integers(0, 200))
+    corners = rng.integers(0, 8, (count, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(0, 6, (count, 2))], axis=1).astype(np.float64)
+    boxes += rng.choice([0, 1e-3], (count, 1)) * rng.standard_normal((count, 4))
+    threshold = draw(st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]))
+    return [boxes, rng.integers(0, 40, count) / 40, rng.integers(0, 3, count)], {"threshold": threshold}
+
+
 CASES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
     ops.attention: attention_cases(),
     ops.conv2d: st.sampled_from(["general", "depthwise", "pointwise", "patches"]).flatmap(convolutions),
+    ops.conv_norm_relu: conv_norm_cases(),
     ops.convolutional_mlp: convolutional_perceptrons(),
     ops.cyclic_shift: shifts(),
     ops.gelu: shapes(axes=(1, 4)).flatmap(arrays).map(lambda x: ([3 * x], {})),
@@ -86,9 +111,19 @@ CASES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
     ops.mlp: perceptrons(),
     ops.neighborhood_attention: neighborhood_cases(longer=6),
     ops.residual: residuals(),
+    ops.resize: resizings(),
+    ops.roi_align: roi_cases(),
     ops.sample_product_grid: product_grid_cases().map(lambda inputs: (inputs, {})),
+    ops.transposed_conv2d: transposed_cases(),
     ops.window_partition: windowed_maps().map(lambda case: ([case[0]], {"window": case[1]})),
     ops.window_reverse: reversals(),
+}
+
+
+# Operators that choose something, have no gradient, and leave no room for an error.
+CHOICES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
+    ops.class_nms: suppressions(),
+    ops.nms: suppressions().map(lambda case: (case[0][:2], case[1])),
 }
 
 
@@ -151,10 +186,10 @@ def rounded(inputs: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
 
 
 def test_every_kernel_has_its_cases() -> None:
-    assert set(CASES) == set(KERNELS)
+    assert set(CASES) | set(CHOICES) == set(KERNELS)
 
 
-@pytest.mark.parametrize("op", KERNELS, ids=lambda op: op.__name__)
+@pytest.mark.parametrize("op", CASES, ids=lambda op: op.__name__)
 def test_kernel_equals_textbook(op: Callable[..., Any]) -> None:
     @given(CASES[op], st.sampled_from([1, 2, 3]), st.sampled_from([4, 8, 64]))
     def check(case: Case, thread_count: int, floats: int) -> None:
@@ -170,7 +205,7 @@ def test_kernel_equals_textbook(op: Callable[..., Any]) -> None:
     check()
 
 
-@pytest.mark.parametrize("op", KERNELS, ids=lambda op: op.__name__)
+@pytest.mark.parametrize("op", CASES, ids=lambda op: op.__name__)
 def test_the_number_of_threads_does_not_matter_to_a_single_bit(op: Callable[..., Any]) -> None:
     @given(CASES[op])
     def check(case: Case) -> None:
@@ -183,6 +218,22 @@ def test_the_number_of_threads_does_not_matter_to_a_single_bit(op: Callable[...,
         for other in found[1:]:
             for i, (a, b) in enumerate(zip(found[0], other, strict=True)):
                 assert (a is None and b is None) or np.array_equal(a, b), (op.__name__, i)
+
+    check()
+
+
+@pytest.mark.parametrize("op", CHOICES, ids=lambda op: op.__name__)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_kernel_chooses_as_the_textbook(op: Callable[..., Any], dtype: type) -> None:
+    @given(CHOICES[op], st.sampled_from([1, 3, 64]))
+    def check(case: Case, block: int) -> None:
+        (boxes, scores, *classes), settings = case
+        inputs = [boxes.astype(dtype), scores.astype(dtype), *classes]  # type: ignore[union-attr]
+        expected = op(*inputs, **settings)
+        with mock.patch.object(sys.modules[KERNELS[ops.nms].__module__], "BLOCK", block):
+            found = KERNELS[op](*inputs, **settings)
+        assert found.dtype == expected.dtype
+        assert np.array_equal(found, expected)
 
     check()
 

@@ -1,4 +1,4 @@
-"""cross_entropy against PyTorch and finite differences."""
+"""cross_entropy and pixel_cross_entropy against PyTorch and finite differences."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidat.errors import ShapeError
-from minidat.ops import cross_entropy
+from minidat.ops import cross_entropy, pixel_cross_entropy
 
 from .checks import assert_close, check_against_torch, check_finite_differences
-from .strategies import arrays, normal, seeds
+from .strategies import arrays, map_shapes, normal, seeds
 
 
 def torch_cross_entropy(logits: torch.Tensor, *, targets: np.ndarray, label_smoothing: float = 0.0) -> torch.Tensor:
@@ -99,3 +99,50 @@ def test_cross_entropy_names_what_does_not_fit(
 ) -> None:
     with pytest.raises(ShapeError, match=f"cross_entropy: {message}"):
         cross_entropy(np.zeros(logits_shape), targets=targets)
+
+
+def torch_pixel_cross_entropy(logits: torch.Tensor, *, labels: np.ndarray, ignored: int) -> torch.Tensor:
+    """The sum over the pixels that count, divided by the number of all (mmsegmentation's avg_non_ignore=False)."""
+    of_pixels = torch.nn.functional.cross_entropy(
+        logits.movedim(-1, 1), torch.tensor(labels.astype(np.int64)), ignore_index=ignored, reduction="none"
+    )
+    return of_pixels.mean()
+
+
+@st.composite
+def pixel_loss_cases(draw: st.DrawFn) -> tuple[list[np.ndarray], dict[str, Any]]:
+    shape = draw(map_shapes())
+    ignored = draw(st.sampled_from([255, 0]))
+    rng = np.random.default_rng(draw(seeds()))
+    labels = rng.integers(0, shape[-1], shape[:3]).astype(draw(st.sampled_from([np.uint8, np.int64])))
+    labels[rng.random(shape[:3]) < draw(st.sampled_from([0.0, 0.3, 1.1]))] = ignored
+    return [draw(arrays(shape))], {"labels": labels, "ignored": ignored}
+
+
+@given(pixel_loss_cases(), st.sampled_from([1.0, 1e30]))
+def test_pixel_cross_entropy(case: tuple[list[np.ndarray], dict[str, Any]], factor: float) -> None:
+    (logits,), settings = case
+    check_against_torch(pixel_cross_entropy, [factor * logits], settings, torch_pixel_cross_entropy)
+    check_finite_differences(pixel_cross_entropy, [logits], settings)
+
+
+def test_ignored_pixels_count_in_the_mean_but_get_no_gradient() -> None:
+    labels = np.array([[[1, 255], [255, 255]]], np.uint8)
+    loss, backward = pixel_cross_entropy(np.zeros((1, 2, 2, 4)), labels=labels)
+    assert_close(loss, np.log(4) / 4, 1e-15, "loss")
+    (gradient,) = backward(1.0)
+    assert_close(gradient[0, 0, 0], (0.25 - np.eye(4)[1]) / 4, 1e-15, "gradient")
+    assert not gradient.reshape(4, 4)[1:].any()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.full((1, 2, 3), 3, np.uint8), r"labels: found \[3\], expected 0 to 2, or 255"),
+        (np.full((1, 2, 3), -1), r"labels: found \[-1\], expected 0 to 2, or 255"),
+        (np.zeros((1, 3, 2), np.uint8), r"labels: found \(1, 3, 2\), expected \(1, 2, 3\)"),
+    ],
+)
+def test_pixel_cross_entropy_names_what_does_not_fit(labels: np.ndarray, message: str) -> None:
+    with pytest.raises(ShapeError, match=f"pixel_cross_entropy: {message}"):
+        pixel_cross_entropy(np.zeros((1, 2, 3, 3)), labels=labels)

@@ -128,6 +128,25 @@ def test_model_agrees_with_pytorch(config, batch, seed):
         assert error <= RELATIVE * max(np.abs(wanted).max(), 1e-3 * largest), f"gradient of {name}: off by {error}"
 
 
+@settings(max_examples=30)
+@given(configs(), st.integers(1, 2), st.integers(0, 2**32 - 1))
+def test_kernels_and_textbook_give_the_same_model(config, batch, seed):
+    """In training too: with the same seed, the same branches are dropped."""
+    model, _, rng = _pair(config, seed)
+    images = rng.standard_normal((batch, *config.image_size, 3))
+    results = []
+    for plain in (False, True):
+        model.zero_grad()
+        context = minidat.Context(gradients=True, training=True, rng=np.random.default_rng(seed), plain=plain)
+        logits, backward = model.forward(images, context)
+        d_images = backward(np.random.default_rng(0).standard_normal(logits.shape))
+        results.append([logits, d_images, *(p.grad for _, p in model.named_parameters() if p.grad is not None)])
+    largest = max(np.abs(array).max() for array in results[1][2:])
+    for found, expected in zip(*results, strict=True):
+        # some gradients are zero in theory (a shift before a softmax): compared with the others' size
+        assert np.abs(found - expected).max() <= 1e-10 * max(np.abs(expected).max(), 1e-3 * largest)
+
+
 def test_inference_of_a_large_batch_equals_one_image_at_a_time():
     model = minidat.create_model("dat_tiny", image_size=64, num_classes=5)
     images = np.random.default_rng(0).standard_normal((20, 64, 64, 3), dtype=np.float32)

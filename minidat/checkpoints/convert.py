@@ -1,14 +1,16 @@
 """The authors' names of the weights, and ours: one table, used both ways.
 
 The authors keep parallel lists in a stage (`layer_norms`, `attns`, `mlps`), ours keep everything of a block together.
-Their 1x1 convolutions, (D, C, 1, 1), are our linear layers, (D, C). This file is the only place that knows.
+Their 1x1 convolutions, (D, C, 1, 1), are our linear layers, (D, C). In a detector or segmentor the backbone's names
+begin with `backbone.`, and the heads' are those of mmdetection and mmsegmentation. This file is the only place that
+knows.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,7 +22,28 @@ from .archive import one_line
 # The table. A section: what its names begin with, the authors' and ours, then one row a kind of parameter: how the
 # authors' name goes on, how ours does, and whether theirs is a 1x1 convolution where ours is linear.
 # {s} is a stage, {b} a block, {2b} and {2b+1} its branches, {i} a step between two stages; * is weight or bias.
+# In the heads, {n} is any number, and # is weight, bias or one of the running statistics.
 Section = tuple[str, str, tuple[tuple[str, str, str], ...]]
+
+
+def _conv_norm(authors: str, ours: str) -> tuple[tuple[str, str, str], ...]:
+    """The rows of a convolution and its batch normalization (mmcv's ConvModule)."""
+    return (f"{authors}.conv.weight", f"{ours}.conv.weight", ""), (f"{authors}.bn.#", f"{ours}.norm.#", "")
+
+
+def _region_heads(stage: str, ours: str) -> tuple[tuple[str, str, str], ...]:
+    """The rows of a box head and a mask head, whose authors' names have a number in a cascade."""
+    return (
+        *_conv_norm(f"bbox_head{stage}.shared_convs.{{n}}", f"{ours}.box_head.convs.{{n}}"),
+        (f"bbox_head{stage}.shared_fcs.{{n}}.*", f"{ours}.box_head.linears.{{n}}.*", ""),
+        (f"bbox_head{stage}.fc_cls.*", f"{ours}.box_head.classifier.*", ""),
+        (f"bbox_head{stage}.fc_reg.*", f"{ours}.box_head.regressor.*", ""),
+        (f"mask_head{stage}.convs.{{n}}.conv.*", f"{ours}.mask_head.convs.{{n}}.*", ""),
+        (f"mask_head{stage}.upsample.*", f"{ours}.mask_head.upsampling.*", ""),
+        (f"mask_head{stage}.conv_logits.*", f"{ours}.mask_head.classifier.*", ""),
+    )
+
+
 TABLE: dict[str, Section] = {
     "plain patches": (
         "patch_proj.", "patch_embedding.", (
@@ -92,11 +115,60 @@ TABLE: dict[str, Section] = {
         "", "", (
             ("down_projs.{i}.0.weight", "downsamplings.{i}.reduction.weight", ""),
             ("down_projs.{i}.1.norm.*", "downsamplings.{i}.norm.*", ""),
+            ("norms.{s}.norm.*", "norms.{s}.*", ""),
             ("cls_norm.norm.*", "norm.*", ""),
             ("cls_head.*", "head.*", ""),
         ),
     ),
 }  # fmt: skip
+BACKBONE = "backbone."
+HEADS: dict[str, Section] = {
+    "feature pyramid": (
+        "neck.", "pyramid.", (
+            ("lateral_convs.{n}.conv.*", "laterals.{n}.*", ""),
+            ("fpn_convs.{n}.conv.*", "outputs.{n}.*", ""),
+        ),
+    ),
+    "RetinaNet": (
+        "bbox_head.", "head.", (
+            ("cls_convs.{n}.conv.*", "classes.convs.{n}.*", ""),
+            ("retina_cls.*", "classes.output.*", ""),
+            ("reg_convs.{n}.conv.*", "boxes.convs.{n}.*", ""),
+            ("retina_reg.*", "boxes.output.*", ""),
+        ),
+    ),
+    "region proposals": (
+        "rpn_head.", "proposals.", (
+            ("rpn_conv.*", "conv.*", ""),
+            ("rpn_cls.*", "classifier.*", ""),
+            ("rpn_reg.*", "regressor.*", ""),
+        ),
+    ),
+    "Mask R-CNN and its cascade": (
+        "roi_head.", "", (
+            *_region_heads("", "regions"),
+            *_region_heads(".{s}", "stages.{s}"),
+        ),
+    ),
+    "UperNet and Semantic FPN": (
+        "decode_head.", "decode_head.", (
+            *_conv_norm("psp_modules.{n}.1", "pyramid_pooling.branches.{n}"),
+            *_conv_norm("bottleneck", "pyramid_pooling.bottleneck"),
+            *_conv_norm("lateral_convs.{n}", "laterals.{n}"),
+            *_conv_norm("fpn_convs.{n}", "smoothing.{n}"),
+            *_conv_norm("fpn_bottleneck", "fusion"),
+            *_conv_norm("scale_heads.{s}.{2b}", "scale_heads.{s}.convs.{b}"),
+            ("conv_seg.*", "classifier.*", ""),
+        ),
+    ),
+    "auxiliary head": (
+        "auxiliary_head.", "auxiliary_head.", (
+            *_conv_norm("convs.0", "conv"),
+            ("conv_seg.*", "classifier.*", ""),
+        ),
+    ),
+}  # fmt: skip
+STEPS_SEEN = "num_batches_tracked"  # a batch normalization's count, for an average nobody uses
 # Not learned, and recomputed by our modules; the last two are of older versions of the authors' code.
 BUFFERS = ("relative_position_index", "attn_mask", "q_grid", "reference")
 
@@ -138,12 +210,12 @@ class _Row:
 @cache
 def _section(title: str) -> tuple[_Row, ...]:
     """The rows of a section of the table."""
-    their_start, our_start, section = TABLE[title]
+    their_start, our_start, section = (TABLE | HEADS)[title]
     rows = []
     for authors, ours, kind in section:
         branch = 1 if "{2b+1}" in authors else 0 if "{2b}" in authors else None
         templates = [
-            name.replace("{2b}", "{n}").replace("{2b+1}", "{n}").replace("*", "{leaf}")
+            name.replace("{2b}", "{n}").replace("{2b+1}", "{n}").replace("*", "{leaf}").replace("#", "{norm}")
             for name in (their_start + authors, our_start + ours)
         ]
         patterns = [re.compile(_pattern(template)) for template in templates]
@@ -153,17 +225,24 @@ def _section(title: str) -> tuple[_Row, ...]:
 
 def _pattern(template: str) -> str:
     numbers = {"s": "[0-3]", "i": "[0-2]", "b": "0|[1-9][0-9]{0,3}", "n": "0|[1-9][0-9]{0,3}", "leaf": "weight|bias"}
+    numbers["norm"] = "weight|bias|running_mean|running_var"
     return re.sub(r"\{(\w+)\}", lambda field: f"(?P<{field[1]}>{numbers[field[1]]})", template.replace(".", r"\."))
 
 
 def convert_state_dict(authors_state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The authors' weights under our names: {name: array} -> {name: array}, arrays not copied.
 
-    1x1 convolutions lose their two last axes, dtypes stay, buffers are dropped, and a `module.` before every name (left
-    by PyTorch's data-parallel wrapper) is taken off. The authors call two kinds of bias `rpe_table`: `is_fixed_table`
-    tells them apart. Raises CheckpointError listing every name that is none of the authors', or that occurs twice.
+    1x1 convolutions lose their two last axes, dtypes stay, buffers are dropped but for running statistics, and a
+    `module.` before every name (left by PyTorch's data-parallel wrapper) is taken off. The authors call two kinds of
+    bias `rpe_table`: `is_fixed_table` tells them apart. A `backbone.` means a detector or a segmentor.
+    Raises CheckpointError listing every name that is none of the authors', or that occurs twice.
     """
     state = without_wrapper(authors_state)
+    if is_dense(state):
+        backbone, heads = _split(state)
+        heads = {name: value for name, value in heads.items() if not name.endswith("." + STEPS_SEEN)}
+        converted = {BACKBONE + name: value for name, value in convert_state_dict(backbone).items()}
+        return converted | _renamed(heads, _Row.to_ours, "the heads of mmdetection or mmsegmentation")
     patches = "convolutional patches" if "patch_proj.3.weight" in state else "plain patches"
     sections = [title for title in TABLE if not title.endswith("patches") or title == patches]
     rows = [row for title in sections for row in _section(title)]
@@ -195,9 +274,13 @@ def convert_state_dict(authors_state: Mapping[str, np.ndarray]) -> dict[str, np.
 def to_authors_state_dict(our_state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inverse of `convert_state_dict`: our weights under the authors' names and in their shapes, arrays not copied.
 
-    Buffers do not come back: load the result into the authors' model with `strict=False`. Raises CheckpointError
-    listing every name that is none of ours.
+    Buffers do not come back, but for running statistics: load the result into the authors' model with `strict=False`.
+    Raises CheckpointError listing every name that is none of ours.
     """
+    if is_dense(our_state):
+        backbone, heads = _split(our_state)
+        converted = {BACKBONE + name: value for name, value in to_authors_state_dict(backbone).items()}
+        return converted | _renamed(heads, _Row.to_authors, "minidat's heads")
     patches = "convolutional patches" if "patch_embedding.conv2.weight" in our_state else "plain patches"
     theirs: dict[str, np.ndarray] = {}
     unknown = []
@@ -214,6 +297,37 @@ def to_authors_state_dict(our_state: Mapping[str, np.ndarray]) -> dict[str, np.n
     if unknown:
         raise CheckpointError(f"not a state dict of minidat: unknown {', '.join(unknown)}")
     return theirs
+
+
+def is_dense(state: Mapping[str, np.ndarray]) -> bool:
+    """Whether a state dict, the authors' or ours, is one of a backbone with heads, rather than a classifier's."""
+    return any(name.startswith(BACKBONE) for name in state)
+
+
+def _split(state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The backbone's part, without `backbone.` before its names, and the heads'."""
+    backbone = {
+        name.removeprefix(BACKBONE): np.asarray(value) for name, value in state.items() if name.startswith(BACKBONE)
+    }
+    return backbone, {name: np.asarray(value) for name, value in state.items() if not name.startswith(BACKBONE)}
+
+
+def _renamed(
+    heads: Mapping[str, np.ndarray], rename: Callable[[_Row, str], str | None], whose: str
+) -> dict[str, np.ndarray]:
+    """The heads' arrays under the names that `rename` gives them by the rows of HEADS."""
+    rows = [row for title in HEADS for row in _section(title)]
+    renamed: dict[str, np.ndarray] = {}
+    unknown = []
+    for name, value in heads.items():
+        new = next((new for row in rows if (new := rename(row, name)) is not None), None)
+        if new is None:
+            unknown.append(one_line(name))
+        else:
+            renamed[new] = value
+    if unknown:
+        raise CheckpointError(f"not {whose}: unknown {', '.join(unknown)}")
+    return renamed
 
 
 def attention_kind(our_state: Mapping[str, np.ndarray], block: str) -> str:

@@ -1,4 +1,4 @@
-"""From a weights file to a model, and back."""
+"""From a weights file to a model of any family, and back."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from ..data.labels import imagenet_labels
+from ..catalog import FAMILIES, family_of
+from ..data.labels import ade20k_labels, imagenet_labels
 from ..errors import CheckpointError, MinidatError
 from ..models.config import ModelConfig, as_image_size, check_dtype
 from ..models.dat import DAT
 from ..models.deformable_attention import DeformableAttention
 from ..ops import resize
-from .archive import Archive, PathLike
-from .convert import convert_state_dict
+from .archive import Archive, PathLike, one_line
+from .convert import BACKBONE, convert_state_dict, is_dense, without_wrapper
 from .npz import Checkpoint, load_npz, save_npz
 from .recognize import read_hints, recognize_config
+from .recognize_dense import recognize_dense
 from .torch_file import model_part, read_torch_file
 
 OFFSET_PARTS = (".offset_conv.", ".offset_norm.", ".offset_projection.")
 
 
-def load_model(path: PathLike, *, image_size: int | tuple[int, int] | None = None, dtype: Any = np.float32) -> DAT:
+def load_model(path: PathLike, *, image_size: int | tuple[int, int] | None = None, dtype: Any = np.float32) -> Any:
     """The model in a weights file: a `.npz` of minidat, or a `.pth` of the authors (told apart by content).
 
-    The model has a `.config`, recognised from names and shapes in the authors' files (see `recognize_config`), and
-    `.labels`: those of the file, ImageNet's for the authors' models of 1000 classes, else None. `image_size` is in
-    pixels, one side of a square or (height, width): where bias tables follow the image size, as in the CVPR models,
-    they are resized as the authors do (`resize_tables`). dtype: float32 or float64.
+    The model, a DAT, a RetinaNet, an UperNet, ..., has a `.config`, recognised from names and shapes in the authors'
+    files (see `recognize_config`, `recognize_dense`), and `.labels`: those of the file, ImageNet's and ADE20K's for the
+    authors' classifiers of 1000 classes and segmentors of 150, else None. `image_size` is in pixels, one side of a
+    square or (height, width): where bias tables follow the image size, as in the CVPR classifiers, they are resized as
+    the authors do (`resize_tables`). dtype: float32 or float64.
 
     Nothing in the file is executed. Raises CheckpointError for a file that is missing, damaged, or no such model;
     ConfigError for another dtype or an impossible image size.
@@ -40,10 +43,10 @@ def load_model(path: PathLike, *, image_size: int | tuple[int, int] | None = Non
     model = build_model(checkpoint, path)
     if size is None or size == checkpoint.config.image_size:
         return model
-    config = checkpoint.config.replace(image_size=size)
-    return build_model(
-        Checkpoint(resize_tables(checkpoint.state, checkpoint.config, config), config, checkpoint.labels), path
-    )
+    state, config = checkpoint.state, checkpoint.config.replace(image_size=size)
+    if isinstance(config, ModelConfig):  # the tables of a detector or segmentor follow its backbone's image size
+        state = resize_tables(state, checkpoint.config, config)
+    return build_model(Checkpoint(state, config, checkpoint.labels), path)
 
 
 def read_checkpoint(
@@ -57,7 +60,9 @@ def read_checkpoint(
         is_torch = any(record.endswith("/data.pkl") for record in archive)
     if not is_torch:
         return load_npz(path, dtype=dtype)
-    state, settings = read_torch_file(path, select=lambda content: _model_and_settings(content, path))
+    state, settings, classes = read_torch_file(path, select=lambda content: _parts(content, path))
+    if is_dense(without_wrapper(state)):
+        return _dense_checkpoint(state, classes, path, name=name, dtype=dtype)
     try:
         hints = read_hints(state, settings)
         ours = convert_state_dict(state)
@@ -70,9 +75,29 @@ def read_checkpoint(
     return Checkpoint({key: _as_float(value, dtype) for key, value in ours.items()}, config, labels)
 
 
+def _dense_checkpoint(
+    state: Mapping[str, np.ndarray], classes: Any, path: PathLike, *, name: str | None, dtype: Any
+) -> Checkpoint:
+    """As `read_checkpoint`, of a state dict with heads; `classes` are the names in the file, if it has any."""
+    try:
+        backbone = {
+            key.removeprefix(BACKBONE): value
+            for key, value in without_wrapper(state).items()
+            if key.startswith(BACKBONE)
+        }
+        ours = convert_state_dict(state)
+        config = recognize_dense(ours, name=name, hints=read_hints(backbone))
+    except MinidatError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    labels = list(ade20k_labels()) if config.num_classes == len(ade20k_labels()) else None
+    if isinstance(classes, (list, tuple)) and len(classes) == config.num_classes:
+        labels = [one_line(label).strip() for label in classes]
+    return Checkpoint({key: _as_float(value, dtype) for key, value in ours.items()}, config, labels)
+
+
 def convert(
     source: PathLike, destination: PathLike, *, labels: Sequence[str] | None = None, dtype: Any = np.float32
-) -> ModelConfig:
+) -> Any:
     """Write the model in `source`, a file of either format, to `destination`, a `.npz`; returns its config.
 
     labels: replaces those of the source, one for each class; dtype: how weights are stored, float16 for half the size.
@@ -115,8 +140,11 @@ def _bicubic(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resize(np.ascontiguousarray(maps), size=size, method="bicubic")[0]
 
 
-def _model_and_settings(content: Any, path: PathLike) -> tuple[dict[str, np.ndarray], Any]:
-    return model_part(content, path), content.get("config") if isinstance(content, dict) else None
+def _parts(content: Any, path: PathLike) -> tuple[dict[str, np.ndarray], Any, Any]:
+    """The weights, and of the rest the settings of the authors' trainer and mmsegmentation's names of the classes."""
+    settings = content if isinstance(content, dict) else {}
+    meta = settings.get("meta")
+    return model_part(content, path), settings.get("config"), meta.get("CLASSES") if isinstance(meta, dict) else None
 
 
 def _is_unused(name: str, offsets: tuple[bool, ...]) -> bool:
@@ -128,7 +156,7 @@ def _as_float(value: np.ndarray, dtype: Any) -> np.ndarray:
     return value.astype(dtype, copy=False) if value.dtype.kind == "f" else value
 
 
-def build_model(checkpoint: Checkpoint, path: PathLike) -> DAT:
+def build_model(checkpoint: Checkpoint, path: PathLike) -> Any:
     """The model with these weights, which it takes over without a copy.
 
     Raises CheckpointError, naming `path`, with all that is missing, unknown or of another shape than the config's.
@@ -140,10 +168,11 @@ def build_model(checkpoint: Checkpoint, path: PathLike) -> DAT:
     damaged = [name for name, value in state.items() if not np.isfinite(value).all()]
     if damaged:
         raise CheckpointError(f"{path}: {damaged[0]} holds numbers that are not finite, expected undamaged weights")
-    if sum(len(stage.blocks) for stage in config.stages) > len(state):
+    backbone = config if isinstance(config, ModelConfig) else config.backbone
+    if sum(len(stage.blocks) for stage in backbone.stages) > len(state):
         raise CheckpointError(f"{path}: {len(state)} arrays are too few for its config: weights are missing")
     try:
-        model = DAT(config, labels=checkpoint.labels)
+        model = FAMILIES[family_of(config)].network(config, labels=checkpoint.labels)
         model.load_state_dict(state, copy=False)
     except MinidatError as error:
         raise CheckpointError(f"{path}: {error}") from None

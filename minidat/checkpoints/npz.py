@@ -1,8 +1,8 @@
 """Our own files: a `.npz` with a model's weights, its config and its labels.
 
 It is a plain NumPy archive, `np.load(path, allow_pickle=False)` reads it: one array for each parameter, under its name,
-and two JSON texts as arrays of bytes, `config` (ModelConfig.to_dict) and `labels` (a list, or null). The same model
-gives the same bytes.
+and two JSON texts as arrays of bytes, `config` (`config_to_dict`) and `labels` (a list, or null). The same model gives
+the same bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from .._files import writing
+from ..catalog import config_from_dict, config_to_dict
 from ..errors import CheckpointError, ConfigError
-from ..models.config import ModelConfig
 from .archive import Archive, PathLike, one_line
 
 MAX_TEXT_BYTES = 4 << 20  # config and labels
@@ -41,14 +41,14 @@ class Checkpoint:
     """What a weights file holds: arrays by our names, the config, and the class labels, if it has any."""
 
     state: dict[str, np.ndarray]
-    config: ModelConfig
+    config: Any
     labels: list[str] | None
 
 
 def save_npz(
     path: PathLike,
     state: Mapping[str, np.ndarray],
-    config: ModelConfig,
+    config: Any,
     labels: Sequence[str] | None = None,
     *,
     dtype: Any = None,
@@ -67,7 +67,7 @@ def save_npz(
         raise ConfigError(f"dtype: found {np.dtype(dtype)}, expected float16, float32 or float64")
     if labels is not None and len(labels) != config.num_classes:
         raise CheckpointError(f"{path}: labels: found {len(labels)}, expected {config.num_classes}, one for each class")
-    texts = {"config": config.to_dict(), "labels": None if labels is None else list(labels)}
+    texts = {"config": config_to_dict(config), "labels": None if labels is None else list(labels)}
     with writing(path, CheckpointError) as file, zipfile.ZipFile(file, "w") as archive:
         for name, content in texts.items():
             _write_array(archive, name, np.frombuffer(json.dumps(content).encode(), np.uint8))
@@ -108,9 +108,9 @@ def _write_array(archive: zipfile.ZipFile, name: str, value: np.ndarray) -> None
         np.lib.format.write_array(stream, value, allow_pickle=False)
 
 
-def _config(archive: Archive) -> ModelConfig:
+def _config(archive: Archive) -> Any:
     try:
-        return ModelConfig.from_dict(_text(archive, "config"))
+        return config_from_dict(_text(archive, "config"))
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise archive.error(f"its config cannot be used: {one_line(error, 300)}") from None
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..catalog import FAMILIES, family_of, get_config
 from ..errors import CheckpointError, ConfigError, DownloadError
-from ..models.config import get_config
-from ..models.dat import DAT
 from .archive import PathLike, one_line
 from .load import build_model, read_checkpoint
 from .npz import save_npz
@@ -29,18 +28,23 @@ MAX_FILE_BYTES_PER_PARAMETER = 32  # float32 weights, an optimizer's two moments
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A file of the authors: its address, and the accuracy they report on ImageNet-1K's validation images, in %."""
+    """A file of the authors: its address, and what they report, in %.
+
+    top1, top5: accuracy on ImageNet-1K's validation images; mean_iou: on ADE20K's, at one scale.
+    """
 
     url: str
-    top1: float
+    top1: float | None = None
     top5: float | None = None
+    mean_iou: float | None = None
 
 
 def _share(identifier: str) -> str:
     return f"https://cloud.tsinghua.edu.cn/f/{identifier}/?dl=1"
 
 
-# DAT: README of LeapLabTHU/DAT at 18d7bb5; DAT++: its README today. No checksums are published.
+# DAT: README of LeapLabTHU/DAT at 18d7bb5; DAT++: its README today; its segmentors: README of DAT-Segmentation at
+# fdd2039. No checksums are published.
 PUBLISHED_WEIGHTS = {
     "dat_tiny": PublishedWeights(_share("1367349deefc48efa650"), 82.034, 95.850),
     "dat_small": PublishedWeights(_share("f04b18081e3e4606adb7"), 83.686, 96.392),
@@ -50,6 +54,12 @@ PUBLISHED_WEIGHTS = {
     "datpp_small": PublishedWeights(_share("4c2a76360c964fbd81d5"), 84.6),
     "datpp_base": PublishedWeights(_share("8e30492404d348d89f25"), 84.9),
     "datpp_base_384": PublishedWeights(_share("032dc804cdf44bf18bb5"), 85.9),
+    "upernet_datpp_tiny": PublishedWeights(_share("de75c7e1622847268f4f"), mean_iou=49.4),
+    "upernet_datpp_small": PublishedWeights(_share("2f4a2be90a08477fa4b3"), mean_iou=50.5),
+    "upernet_datpp_base": PublishedWeights(_share("7c442d4371c4433aa428"), mean_iou=51.0),
+    "semantic_fpn_datpp_tiny": PublishedWeights(_share("9a9df06dec1440a39bcb"), mean_iou=48.4),
+    "semantic_fpn_datpp_small": PublishedWeights(_share("f4333e084ef74ca3b8f6"), mean_iou=49.9),
+    "semantic_fpn_datpp_base": PublishedWeights(_share("9df9eb212f154168aab7"), mean_iou=50.4),
 }
 
 
@@ -78,7 +88,7 @@ def download(name: str, destination: PathLike, *, url: str | None = None, progre
         raise DownloadError(f"{destination}: a folder, expected the name of a file to write")
 
     part = destination.with_name(destination.name + ".part")
-    expected = DAT(config).parameter_count()
+    expected = FAMILIES[family_of(config)].network(config).parameter_count()
     with _file_errors(destination):
         _fetch(url, part, expected * MAX_FILE_BYTES_PER_PARAMETER, progress)
     try:

@@ -26,6 +26,7 @@ from ..models.config import (
 from .convert import attention_kind, is_buffer, mask_side, without_wrapper
 
 DEFAULT_IMAGE_SIZE = 224
+IMAGENET_CLASSES = 1000
 DEFAULT_HEAD_WIDTH = 32  # of all published models
 DEFAULT_LAYER_SCALE = 1e-5  # what the authors start with; the trained factors are in the file
 DATPP_STRIDES = (8, 4, 2, 1)  # of all published DAT++ models
@@ -116,8 +117,11 @@ def recognize_config(
     name: str | None = None,
     image_size: tuple[int, int] | None = None,
     hints: Hints | None = None,
+    classifier: bool = True,
 ) -> ModelConfig:
     """The config of the model whose weights `our_state` is, {our name: array}. Only shapes are looked at.
+
+    Without a `classifier` they are a backbone's, whose number of classes is of no meaning.
 
     A published config is returned where all it says agrees (with the number of classes, and the image size, that the
     weights have); otherwise one called by its hint's name, or "custom". `name` demands one published model.
@@ -136,7 +140,7 @@ def recognize_config(
     Raises CheckpointError naming what is missing or of an impossible shape, or if the weights are not those of `name`;
     ConfigError if what was read cannot be a model.
     """
-    config = _Reader(our_state, hints or Hints()).config(image_size)
+    config = _Reader(our_state, hints or Hints()).config(image_size, classifier=classifier)
     published = [known for known in PUBLISHED_CONFIGS.values() if _same_network(config, known)]
     if name is not None and name not in [known.name for known in published]:
         found = published[0].name if published else "another network"
@@ -182,7 +186,7 @@ class _Reader:
             self.parts.append([blocks[block] for block in range(len(blocks))])
         self.kinds = [self.block_kinds(stage) for stage in range(4)]
 
-    def config(self, image_size: tuple[int, int] | None) -> ModelConfig:
+    def config(self, image_size: tuple[int, int] | None, *, classifier: bool = True) -> ModelConfig:
         hints = self.hints
         convolutional_patches = "patch_embedding.conv2.weight" in self.state
         if convolutional_patches:
@@ -212,7 +216,7 @@ class _Reader:
         return ModelConfig(
             name="custom" if name in PUBLISHED_CONFIGS or not name.isprintable() or len(name) > 80 else name,
             image_size=size,
-            num_classes=self.shape("head.weight", 2)[0],
+            num_classes=self.shape("head.weight", 2)[0] if classifier else IMAGENET_CLASSES,
             stages=stages,
             resize_size=256 * max(size) // 224 if is_cropped else max(size),
             patch_size=patch_size,

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import MinidatError
 
 
@@ -19,8 +21,23 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple(Path(__file__).with_name("imagenet_labels.txt").read_text(encoding="utf-8").splitlines())
 
 
+def ade20k_labels() -> tuple[str, ...]:
+    """The 150 classes of ADE20K's scene parsing benchmark, in the order of every published segmentor."""
+    return tuple(line.split(" ", 3)[3] for line in _ade20k_lines())
+
+
+def ade20k_palette() -> np.ndarray:
+    """The colors those classes are usually shown in, (150, 3) uint8 RGB; road and skyscraper share one."""
+    return np.array([line.split(" ", 3)[:3] for line in _ade20k_lines()], np.uint8)
+
+
+def _ade20k_lines() -> list[str]:
+    """One line a class: red, green, blue, name."""
+    return Path(__file__).with_name("ade20k_classes.txt").read_text(encoding="utf-8").splitlines()
+
+
 def load_labels(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The labels called "imagenet" or "cifar10", or those in a UTF-8 text file: one a line, in the order of the logits.
+    """The labels called "imagenet", "cifar10" or "ade20k", or those in a UTF-8 text file, one a line in order.
 
     Raises MinidatError for a file that cannot be read, is not text, or has an empty line.
     """
@@ -28,11 +45,13 @@ def load_labels(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
         return imagenet_labels()
     if name_or_path == "cifar10":
         return cifar10_labels()
+    if name_or_path == "ade20k":
+        return ade20k_labels()
     try:
         labels = tuple(line.strip() for line in Path(name_or_path).read_text(encoding="utf-8").splitlines())
     except OSError as error:
         raise MinidatError(
-            f"{name_or_path}: {error.strerror}; expected a text file of labels, `imagenet` or `cifar10`"
+            f"{name_or_path}: {error.strerror}; expected a text file of labels, `imagenet`, `cifar10` or `ade20k`"
         ) from None
     except ValueError:
         raise MinidatError(f"{name_or_path}: not UTF-8 text; expected labels, one a line") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from ..data.datasets import Dataset, Progress, unreadable
 from ..data.image import preprocess, preprocess_batch
-from ..errors import CheckpointError, ConfigError, DatasetError, ImageError, listed
+from ..errors import CheckpointError, ConfigError, DatasetError, ImageError, SessionError, listed
+from ..runtime.session import Session
 from .tables import shortened
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 TOP = 5
 WORDNET_IDENTIFIER = re.compile(r"n\d{8}")  # how ImageNet's folders are called
 IMAGENET_CLASSES = 1000
+SESSION_PIXELS = 10_000_000  # in all images: from here on helper processes gain more time than they take to start
 
 
 @dataclass(frozen=True)
@@ -161,27 +164,45 @@ def evaluate(
     in_top5 = 0
     errors: list[ImageError] = []
     start_time = time.perf_counter()
-    for start in range(0, len(dataset), batch):
-        indices = range(start, min(start + batch, len(dataset)))
-        images = dataset.load_many(indices)
-        good = {index: image for index, image in zip(indices, images, strict=True) if isinstance(image, np.ndarray)}
-        bad = [image for image in images if isinstance(image, ImageError)]
-        errors += bad
-        if on_error is not None:
-            for error in bad:
-                on_error(error)
-        if good and (not errors or on_error is not None):  # else only the bad ones are still counted
-            logits = model(_prepared(list(good.values()), model))
-            if not np.isfinite(logits).all():
-                raise CheckpointError(f"{model.config.name}: the logits are not finite numbers; use undamaged weights")
-            targets = columns[dataset.labels[list(good)]]
-            np.add.at(confusion, (targets, logits.argmax(axis=1)), 1)
-            in_top5 += int((_ranks(logits, targets) < TOP).sum())
-        if progress is not None:
-            progress(indices.stop, len(dataset))
+    with _classifier(model, dataset) as classify:
+        for start in range(0, len(dataset), batch):
+            indices = range(start, min(start + batch, len(dataset)))
+            images = dataset.load_many(indices)
+            good = {index: image for index, image in zip(indices, images, strict=True) if isinstance(image, np.ndarray)}
+            bad = [image for image in images if isinstance(image, ImageError)]
+            errors += bad
+            if on_error is not None:
+                for error in bad:
+                    on_error(error)
+            if good and (not errors or on_error is not None):  # else only the bad ones are still counted
+                logits = _logits(classify, list(good.values()), model)
+                targets = columns[dataset.labels[list(good)]]
+                np.add.at(confusion, (targets, logits.argmax(axis=1)), 1)
+                in_top5 += int((_ranks(logits, targets) < TOP).sum())
+            if progress is not None:
+                progress(indices.stop, len(dataset))
     if errors and (on_error is None or len(errors) == len(dataset)):
         raise unreadable(dataset, errors)
     return Evaluation(labels, confusion, in_top5, time.perf_counter() - start_time, len(errors))
+
+
+def _classifier(model: DAT, dataset: Dataset) -> AbstractContextManager[Callable[[np.ndarray], np.ndarray]]:
+    """What gives the logits: a session of the model, or for few or small images the model itself."""
+    height, width = model.config.image_size
+    if len(dataset) * height * width < SESSION_PIXELS:
+        return nullcontext(model)
+    try:
+        return Session(model)
+    except SessionError:  # a model that cannot be copied can still classify
+        return nullcontext(model)
+
+
+def _logits(classify: Callable[[np.ndarray], np.ndarray], images: Sequence[np.ndarray], model: DAT) -> np.ndarray:
+    """Of pictures of any size, (B, K)."""
+    logits = classify(_prepared(images, model))
+    if not np.isfinite(logits).all():
+        raise CheckpointError(f"{model.config.name}: the logits are not finite numbers; use undamaged weights")
+    return logits
 
 
 def match_classes(model: DAT, dataset: Dataset) -> np.ndarray:

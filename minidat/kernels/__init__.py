@@ -14,6 +14,7 @@ from typing import Any
 from .. import ops
 from .attention import attention
 from .conv2d import conv2d
+from .conv_norm_relu import conv_norm_relu
 from .gelu import gelu
 from .grid_sample import grid_sample
 from .layer_norm import layer_norm
@@ -21,8 +22,12 @@ from .linear import linear
 from .local_perception import local_perception
 from .mlp import convolutional_mlp, mlp
 from .neighborhood_attention import neighborhood_attention
+from .nms import class_nms, nms
 from .residual import residual
+from .resize import resize
+from .roi_align import roi_align
 from .sample_product_grid import sample_product_grid
+from .transposed_conv2d import transposed_conv2d
 from .windows import cyclic_shift, window_partition, window_reverse
 
 __all__ = [
@@ -47,7 +52,9 @@ __all__ = [
 
 KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.attention: attention,
+    ops.class_nms: class_nms,
     ops.conv2d: conv2d,
+    ops.conv_norm_relu: conv_norm_relu,
     ops.convolutional_mlp: convolutional_mlp,
     ops.cyclic_shift: cyclic_shift,
     ops.gelu: gelu,
@@ -57,8 +64,12 @@ KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.local_perception: local_perception,
     ops.mlp: mlp,
     ops.neighborhood_attention: neighborhood_attention,
+    ops.nms: nms,
     ops.residual: residual,
+    ops.resize: resize,
+    ops.roi_align: roi_align,
     ops.sample_product_grid: sample_product_grid,
+    ops.transposed_conv2d: transposed_conv2d,
     ops.window_partition: window_partition,
     ops.window_reverse: window_reverse,
 }

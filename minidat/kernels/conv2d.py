@@ -1,8 +1,9 @@
 """Convolution by the kind that is asked for: 1x1, dense, in groups, or each channel on its own.
 
 A 1x1 convolution is a linear layer. Patches of a dense one keep (kh, kw, C) in memory order, so that they are copied in
-long runs. A depthwise one is no matrix product at all but a weighted sum of shifted views of the map, several pixels of
-a row at once; its gradient by the map is the same with the kernel turned by 180 degrees.
+long runs; where nothing is kept for backward, a few rows of the output at a time, as all patches of a large map would
+take nine times its memory. A depthwise one is no matrix product at all but a weighted sum of shifted views of the map,
+several pixels of a row at once; its gradient by the map is the same with the kernel turned by 180 degrees.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..ops._shapes import pair
 from ..ops.convolution import check_conv2d
-from ..runtime.threads import contiguous, empty, parallel, product
+from ..runtime.threads import contiguous, empty, in_parts, parallel, product
 from .linear import linear
 
 Pair = tuple[int, int]
@@ -21,6 +22,8 @@ Pair = tuple[int, int]
 RUN_FLOATS = 4096  # of a row of a depthwise convolution's input that NumPy works on in one loop
 TAPS_FLOATS = 32768  # of a depthwise convolution's output at once, when its kernel's gradient is summed up
 TAPS_GRAIN = 2_000_000  # multiply-adds of a depthwise convolution that are worth waking a thread for
+PATCHES_FLOATS = 2097152  # of a dense convolution's patches at once, if they are not kept
+PATCHES_GRAIN = 4_000_000  # multiply-adds of a dense convolution that are worth waking a thread for
 
 
 def conv2d(
@@ -31,16 +34,22 @@ def conv2d(
     stride: int | Pair = 1,
     padding: int | Pair = 0,
     groups: int = 1,
+    keep: bool = True,
 ) -> tuple[np.ndarray, Any]:
-    """`ops.conv2d`."""
+    """`ops.conv2d`; not to `keep` saves a dense convolution memory, and there is no backward then (None)."""
     stride, padding = pair(stride), pair(padding)
     check_conv2d(x, weight, bias, stride, padding, groups)
     channels, outputs, kernel = x.shape[-1], weight.shape[0], weight.shape[2:]
 
     if kernel == stride == (1, 1) and padding == (0, 0) and groups == 1:
-        return _pointwise(x, weight, bias)
+        output, pointwise_backward = _pointwise(x, weight, bias)
+        return output, pointwise_backward if keep else None
+    if groups == 1 and not keep:
+        return _dense_in_parts(pad(x, padding), weight, bias, stride), None
     convolve = depthwise if groups == channels == outputs else _dense if groups == 1 else _grouped
     output, padded_backward = convolve(pad(x, padding), weight, bias, stride)
+    if not keep:
+        return output, None
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         d_padded, d_weight = padded_backward(d_output)
@@ -81,6 +90,27 @@ def _dense(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: P
         return d_x, np.ascontiguousarray(d_weight)
 
     return output, backward
+
+
+def _dense_in_parts(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> np.ndarray:
+    """The output of `_dense`, some rows of it at a time."""
+    outputs, channels, kh, kw = weight.shape
+    patches = _windows(np.ascontiguousarray(x), (kh, kw), stride)  # (B, H', W', kh, kw, C), a view
+    batch, height, width = patches.shape[:3]
+    length = kh * kw * channels
+    matrix = contiguous(weight.transpose(2, 3, 1, 0)).reshape(length, outputs)
+    output = empty((batch, height, width, outputs), x.dtype)
+    step, grain = max(1, PATCHES_FLOATS // (width * length)), 1 + PATCHES_GRAIN // (width * length * outputs)
+    for of_image, image in zip(patches, output, strict=True):
+
+        def work(part: slice, of_image: np.ndarray = of_image, image: np.ndarray = image) -> None:
+            rows = image[part].reshape(-1, outputs)
+            np.matmul(of_image[part].reshape(-1, length), matrix, out=rows)
+            if bias is not None:
+                rows += bias
+
+        in_parts(work, height, step=step, grain=grain)
+    return output
 
 
 def _grouped(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:

@@ -81,8 +81,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError, naming the field, for a model that cannot be built."""
-        _check(len(self.stages) == 4, self.name, "stages", len(self.stages), "4 stages")
-        _check(
+        check(len(self.stages) == 4, self.name, "stages", len(self.stages), "4 stages")
+        check(
             len(self.image_size) == 2 and min(self.image_size) >= 1,
             self.name,
             "image_size",
@@ -94,17 +94,17 @@ class ModelConfig:
             ("patch_size", self.patch_size),
             ("mlp_ratio", self.mlp_ratio),
         ):
-            _check(value >= 1, self.name, field, value, "at least 1")
-        _check(
+            check(value >= 1, self.name, field, value, "at least 1")
+        check(
             self.resize_size >= max(self.image_size),
             self.name,
             "resize_size",
             self.resize_size,
             f"at least {max(self.image_size)}, the image size",
         )
-        _check(0 <= self.drop_path < 1, self.name, "drop_path", self.drop_path, "a rate in [0, 1)")
+        check(0 <= self.drop_path < 1, self.name, "drop_path", self.drop_path, "a rate in [0, 1)")
         if self.convolutional_patches:
-            _check(
+            check(
                 self.patch_size % 2 == 0,
                 self.name,
                 "patch_size",
@@ -147,55 +147,62 @@ class ModelConfig:
             for stage in data["stages"]:
                 stage = dict(stage, blocks=tuple(stage["blocks"]))
                 if stage.get("deformable") is not None:
-                    stage["deformable"] = _typed(DeformableConfig, stage["deformable"])
-                stages.append(_typed(StageConfig, stage))
+                    stage["deformable"] = from_fields(DeformableConfig, stage["deformable"])
+                stages.append(from_fields(StageConfig, stage))
             data["stages"] = tuple(stages)
             for field in ("image_size", "table_image_size"):
                 if data.get(field) is not None:
                     data[field] = tuple(data[field])
-            return _typed(ModelConfig, data)
+            return from_fields(ModelConfig, data)
         except (TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"model config: {error}") from None
 
 
-def _typed(cls: Any, data: dict[str, Any]) -> Any:
-    """cls(**data), after checking each field against its annotation (JSON brings whatever a file holds)."""
+def from_fields(cls: Any, data: dict[str, Any]) -> Any:
+    """cls(**data), after checking each of the dataclass's fields against its annotation: JSON brings whatever there is.
+
+    Raises ConfigError for a field of another type, TypeError for one unknown or missing.
+    """
     accepted: dict[str, Any] = {
         "int": int, "str": str, "bool": bool, "float": (int, float), "float | None": (int, float, type(None)),
         "tuple[int, int]": tuple, "tuple[int, int] | None": (tuple, type(None)), "tuple[str, ...]": tuple,
-        "tuple[StageConfig, ...]": tuple, "DeformableConfig | None": (DeformableConfig, type(None)),
+        "tuple[StageConfig, ...]": tuple, "tuple[int, ...]": tuple, "int | None": (int, type(None)),
+        "tuple[float, ...]": tuple, "ModelConfig": ModelConfig,
+        "DeformableConfig | None": (DeformableConfig, type(None)),
     }  # fmt: skip
     for field in dataclasses.fields(cls):
         value = data.get(field.name, field.default)
         numeric_bool = isinstance(value, bool) and field.type != "bool"
-        items_wrong = "int, int" in str(field.type) and value is not None and not all(type(v) is int for v in value)
+        items: tuple[type, ...] | None = (int,) if "tuple[int" in str(field.type) else None
+        items = (int, float) if "tuple[float" in str(field.type) else items
+        items_wrong = items is not None and value is not None and not all(type(v) in items for v in value)
         if field.name in data and (not isinstance(value, accepted[str(field.type)]) or numeric_bool or items_wrong):
             raise ConfigError(f"model config: {field.name}: found {value!r}, expected {field.type}")
     return cls(**data)
 
 
-def _check(condition: bool, where: str, field: str, found: Any, expected: str) -> None:
+def check(condition: bool, where: str, field: str, found: Any, expected: str) -> None:
     if not condition:
         raise ConfigError(f"{where}: {field}: found {found!r}, expected {expected}")
 
 
 def _check_stage(stage: StageConfig, where: str) -> None:
-    _check(
+    check(
         stage.heads >= 1 and stage.dim >= 1 and stage.dim % stage.heads == 0,
         where,
         "dim",
         stage.dim,
         f"a multiple of heads ({stage.heads})",
     )
-    _check(len(stage.blocks) >= 1, where, "blocks", stage.blocks, "at least one block")
+    check(len(stage.blocks) >= 1, where, "blocks", stage.blocks, "at least one block")
     for block in stage.blocks:
-        _check(block in ATTENTIONS, where, "blocks", block, f"one of {', '.join(ATTENTIONS)}")
+        check(block in ATTENTIONS, where, "blocks", block, f"one of {', '.join(ATTENTIONS)}")
     if WINDOW in stage.blocks or SHIFTED_WINDOW in stage.blocks:
-        _check(stage.window >= 1, where, "window", stage.window, "at least 1")
+        check(stage.window >= 1, where, "window", stage.window, "at least 1")
     if SHIFTED_WINDOW in stage.blocks:
-        _check(stage.window >= 2, where, "window", stage.window, "at least 2 for shifted windows")
+        check(stage.window >= 2, where, "window", stage.window, "at least 2 for shifted windows")
     if NEIGHBORHOOD in stage.blocks:
-        _check(
+        check(
             stage.neighborhood % 2 == 1 and stage.neighborhood >= 3,
             where,
             "neighborhood",
@@ -206,36 +213,36 @@ def _check_stage(stage: StageConfig, where: str) -> None:
         d = stage.deformable
         if d is None:
             raise ConfigError(f"{where}: deformable: found None, expected a DeformableConfig")
-        _check(
+        check(
             d.groups >= 1 and stage.heads % d.groups == 0,
             where,
             "groups",
             d.groups,
             f"a divisor of heads ({stage.heads})",
         )
-        _check(d.kernel >= 1, where, "kernel", d.kernel, "at least 1")
-        _check(d.stride >= 1, where, "stride", d.stride, "at least 1")
+        check(d.kernel >= 1, where, "kernel", d.kernel, "at least 1")
+        check(d.stride >= 1, where, "stride", d.stride, "at least 1")
         if d.position_rule == "dat++" and not d.offsets:
-            _check(
+            check(
                 d.position_encoding == "none", where, "position_encoding", d.position_encoding, "none without offsets"
             )
         cells = d.position_rule == "dat++" and d.kernel == d.stride
-        _check(d.kernel % 2 == 1 or cells, where, "kernel", d.kernel, "an odd number, or the stride")
-        _check(
+        check(d.kernel % 2 == 1 or cells, where, "kernel", d.kernel, "an odd number, or the stride")
+        check(
             d.range_factor is None or d.range_factor >= 0,
             where,
             "range_factor",
             d.range_factor,
             "a number >= 0 or None",
         )
-        _check(
+        check(
             d.position_rule in POSITION_RULES,
             where,
             "position_rule",
             d.position_rule,
             f"one of {', '.join(POSITION_RULES)}",
         )
-        _check(
+        check(
             d.position_encoding in POSITION_ENCODINGS,
             where,
             "position_encoding",

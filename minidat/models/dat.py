@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import ops
 from ..errors import ConfigError
-from ..nn import Backward, Context, LayerNorm, Linear
+from ..nn import Backward, Context, LayerNorm, Linear, Module
 from .backbone import Backbone
 from .config import ModelConfig, as_image_size, check_dtype, get_config
 
@@ -58,11 +58,26 @@ def create_model(
     config = get_config(name_or_config) if isinstance(name_or_config, str) else name_or_config
     if not isinstance(config, ModelConfig):
         raise ConfigError(f"model: found {type(config).__name__}, expected a name or a ModelConfig")
+    model = build(DAT, config, image_size=image_size, num_classes=num_classes, dtype=dtype, seed=seed)
+    assert isinstance(model, DAT)
+    return model
+
+
+def build(
+    network: Any,
+    config: Any,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    dtype: Any = np.float32,
+    seed: int = 0,
+) -> Module:
+    """`network(config)` with fresh random weights, after the changes of `create_model` to the config."""
     dtype = check_dtype(dtype)
     if image_size is not None:
         config = config.replace(image_size=as_image_size(image_size))
     if num_classes is not None:
         config = config.replace(num_classes=num_classes)
-    model = DAT(config)
+    model = network(config)
     model.initialize(np.random.default_rng(seed), dtype)
     return model

@@ -22,8 +22,8 @@ Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Backward = Callable[..., Any]
 
 
-class Parameter:
-    """A learnable array: its `value`, and the `grad` that backward passes add up in it.
+class Buffer:
+    """An array that belongs to a model's state without being learned: the running statistics of batch normalization.
 
     A model is built without numbers: `value` stays None until `Module.initialize` draws it or `Module.load_state_dict`
     sets it, so a 350 MB checkpoint is loaded without first drawing 350 MB of random numbers.
@@ -33,11 +33,21 @@ class Parameter:
         self.shape = shape
         self.initializer = initializer
         self.value: np.ndarray = None  # type: ignore[assignment]  # set before a forward pass
-        self.grad: np.ndarray | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "grad": None}  # what is pickled: a gradient belongs to a step, not to the model
 
     @property
     def size(self) -> int:
         return int(np.prod(self.shape))
+
+
+class Parameter(Buffer):
+    """A learnable array: its `value`, and the `grad` that backward passes add up in it."""
+
+    def __init__(self, shape: tuple[int, ...], initializer: Initializer) -> None:
+        super().__init__(shape, initializer)
+        self.grad: np.ndarray | None = None
 
     def accumulate(self, gradient: np.ndarray) -> None:
         """Add `gradient`, of the value's shape, to `grad`."""
@@ -101,12 +111,9 @@ class Context:
         """
         values = [a.value if isinstance(a, Parameter) else a for a in arguments]
         started = time.perf_counter()
-        if not self.plain and op in KERNELS:
-            kernel = KERNELS[op]
-            hints = {"keep": self.gradients} if takes_keep(kernel) else {}
-            output, op_backward = kernel(*values, **settings, **hints)
-        else:
-            output, op_backward = op(*values, **settings)
+        chosen = self.choose(op)
+        hints = {"keep": self.gradients} if takes_keep(chosen) else {}
+        output, op_backward = chosen(*values, **settings, **hints)
         self._record(op.__name__, started)
         if not self.gradients:
             return output, None  # type: ignore[return-value]
@@ -127,13 +134,17 @@ class Context:
 
         return output, backward
 
+    def choose(self, op: Callable[..., Any]) -> Callable[..., Any]:
+        """`op`, or its kernel: for the operators without a backward, which a module calls itself."""
+        return op if self.plain else KERNELS.get(op, op)
+
     def _record(self, name: str, started: float) -> None:
         if self.profile is not None:
             self.profile[name] = self.profile.get(name, 0.0) + time.perf_counter() - started
 
 
 class Module:
-    """Owns Parameters and sub-modules, found by attribute in the order they were assigned; lists of modules too.
+    """Owns Parameters, Buffers and sub-modules, found by attribute in the order they were assigned; lists of them too.
 
     A subclass defines `forward(x, context) -> (output, backward)`, where `backward(d_output)` returns the gradient of
     x.
@@ -141,22 +152,20 @@ class Module:
 
     path: str = ""  # dotted path from the model, set by the model when it is built
 
-    def forward(self, x: np.ndarray, context: Context) -> tuple[Any, Backward]:
+    def forward(self, x: Any, context: Context) -> tuple[Any, Backward]:
         raise NotImplementedError
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Inference: no gradients, nothing kept."""
         return self.forward(x, Context())[0]
 
-    def children(self) -> Iterator[tuple[str, Parameter | Module]]:
-        """(name, Parameter or Module) for each attribute that is one, in order; list items are called `name.0`, ..."""
+    def children(self) -> Iterator[tuple[str, Buffer | Module]]:
+        """(name, Parameter, Buffer or Module) for each attribute that is one, in order; list items are `name.0`, ..."""
         for name, value in vars(self).items():
-            if isinstance(value, (Parameter, Module)):
+            if isinstance(value, (Buffer, Module)):
                 yield name, value
             elif isinstance(value, list):
-                yield from (
-                    (f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, (Parameter, Module))
-                )
+                yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, (Buffer, Module)))
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """(dotted path, module) of this module, path `prefix`, and all below it."""
@@ -165,20 +174,24 @@ class Module:
             if isinstance(child, Module):
                 yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """(dotted name, Parameter), in order: `stages.2.blocks.1.attention.offset_conv.weight`."""
+    def named_state(self) -> Iterator[tuple[str, Buffer]]:
+        """(dotted name, Parameter or Buffer), in order: `stages.2.blocks.1.attention.offset_conv.weight`."""
         for path, module in self.named_modules():
             for name, child in module.children():
-                if isinstance(child, Parameter):
+                if isinstance(child, Buffer):
                     yield (f"{path}.{name}" if path else name), child
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(dotted name, Parameter), in order: what is learned, without the Buffers."""
+        yield from ((name, array) for name, array in self.named_state() if isinstance(array, Parameter))
 
     def parameter_count(self) -> int:
         return sum(parameter.size for _, parameter in self.named_parameters())
 
     def initialize(self, rng: np.random.Generator, dtype: Any = np.float32) -> None:
-        """Draw every parameter's value from its initializer, in order."""
-        for _, parameter in self.named_parameters():
-            parameter.value = parameter.initializer(rng, parameter.shape).astype(dtype, copy=False)
+        """Draw every value from its initializer, in order."""
+        for _, array in self.named_state():
+            array.value = array.initializer(rng, array.shape).astype(dtype, copy=False)
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -187,41 +200,41 @@ class Module:
 
     def astype(self, dtype: Any) -> Module:
         """Convert every value to `dtype`, in place; returns the module. Gradients are forgotten."""
-        for _, parameter in self.named_parameters():
-            parameter.value = parameter.value.astype(dtype, copy=False)
-            parameter.grad = None
+        for _, array in self.named_state():
+            array.value = array.value.astype(dtype, copy=False)
+        self.zero_grad()
         return self
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """name -> value of every parameter (the arrays themselves, not copies)."""
-        return {name: parameter.value for name, parameter in self.named_parameters()}
+        """name -> value of every Parameter and Buffer (the arrays themselves, not copies)."""
+        return {name: array.value for name, array in self.named_state()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray], *, copy: bool = True) -> None:
-        """Set every parameter. Values keep the dtype the model has; a model without values takes that of `state`.
+        """Set every Parameter and Buffer, in the dtype the model has; a model without values takes that of `state`.
 
         With `copy=False` an array that already has the right dtype becomes the value itself. Raises CheckpointError
         listing *every* missing name, unknown name, wrong shape and wrong dtype; nothing is changed then.
         """
-        parameters = dict(self.named_parameters())
-        problems = [f"missing {name}" for name in parameters if name not in state]
-        problems += [f"unexpected {name}" for name in state if name not in parameters]
+        arrays = dict(self.named_state())
+        problems = [f"missing {name}" for name in arrays if name not in state]
+        problems += [f"unexpected {name}" for name in state if name not in arrays]
         problems += [
-            f"{name} has shape {np.shape(state[name])}, expected {parameter.shape}"
-            for name, parameter in parameters.items()
-            if name in state and np.shape(state[name]) != parameter.shape
+            f"{name} has shape {np.shape(state[name])}, expected {array.shape}"
+            for name, array in arrays.items()
+            if name in state and np.shape(state[name]) != array.shape
         ]
         problems += [
             f"{name} has dtype {np.asarray(value).dtype}, expected numbers"
             for name, value in state.items()
-            if name in parameters and np.asarray(value).dtype.kind not in "fiu"
+            if name in arrays and np.asarray(value).dtype.kind not in "fiu"
         ]
         if problems:
             raise CheckpointError(f"the weights do not fit the model: {'; '.join(problems)}")
-        for name, parameter in parameters.items():
+        for name, array in arrays.items():
             value = np.asarray(state[name])
-            dtype = value.dtype if parameter.value is None else parameter.value.dtype
-            parameter.value = np.array(value, dtype=dtype, order="C", copy=True if copy else None)
-            parameter.grad = None
+            dtype = value.dtype if array.value is None else array.value.dtype
+            array.value = np.array(value, dtype=dtype, order="C", copy=True if copy else None)
+        self.zero_grad()
 
 
 def check_images(images: np.ndarray) -> None:

@@ -37,6 +37,20 @@ def tanh(x: np.ndarray) -> tuple[np.ndarray, Backward]:
     return output, backward
 
 
+def sigmoid(x: np.ndarray) -> tuple[np.ndarray, Backward]:
+    """Squash into (0, 1): output = 1 / (1 + exp(-x)), written so that exp cannot overflow.
+
+    x: (...) -> output: (...), the same shape. Source: torch.sigmoid; a detector's scores.
+    """
+    small = np.exp(-np.abs(x))
+    output = np.where(x >= 0, 1, small) / (1 + small)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
+        return (d_output * output * (1 - output),)  # sigmoid' = p (1 - p)
+
+    return output, backward
+
+
 def softmax(x: np.ndarray, *, axis: int = -1) -> tuple[np.ndarray, Backward]:
     """Turn scores into probabilities: output = exp(x) / sum(exp(x)), the sum along `axis`.
 

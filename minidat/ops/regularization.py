@@ -1,4 +1,4 @@
-"""What is dropped at random in training: single numbers (dropout) or whole branches (stochastic depth)."""
+"""What is dropped at random in training: numbers, whole channels, or whole branches (stochastic depth)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ def dropout(x: np.ndarray, *, rate: float, rng: np.random.Generator) -> tuple[np
     Source: Srivastava et al., Dropout, 2014, in the inverted form of torch.nn.functional.dropout.
     """
     return _drop(x, x.shape, rate, rng, "dropout")
+
+
+def channel_dropout(x: np.ndarray, *, rate: float, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+    """Set a whole channel of a sample to zero with probability `rate` and divide the others by 1 - rate.
+
+    Neighbouring pixels of a channel tell much the same, so that dropping single ones would change little.
+    x: (B, ..., C) -> output: (B, ..., C); x itself at rate 0. Raises ConfigError for a rate outside [0, 1).
+    Source: Tompson et al., arXiv 1411.4280, section 3.2; torch.nn.functional.dropout2d.
+    """
+    return _drop(x, (len(x), *(1,) * (x.ndim - 2), x.shape[-1]), rate, rng, "channel_dropout")
 
 
 def drop_path(x: np.ndarray, *, rate: float, rng: np.random.Generator) -> tuple[np.ndarray, Any]:

@@ -1,4 +1,4 @@
-"""Resizing of maps, bilinear and bicubic, to any size."""
+"""Resizing of maps, nearest, bilinear and bicubic, to any size."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def resize(
 ) -> tuple[np.ndarray, Any]:
     """Resize each channel of a map: output = M_y x M_x^T, one interpolation matrix an axis.
 
-    Both methods are separable, so that two matrix products do it and the transposed ones are its backward. With
-    `align_corners` the centers of the corner pixels stay in place, else the outer edges of the map do. Nothing is
-    smoothed before the map shrinks. x: (B, H, W, C), size: (h, w) -> output: (B, h, w, C).
-    Raises ShapeError for another number of axes or an empty map, ConfigError for a `method` other than "bilinear" or
-    "bicubic".
+    All methods are separable, so that two matrix products do it and the transposed ones are its backward. With
+    `align_corners` the centers of the corner pixels stay in place, else the outer edges of the map do ("nearest" knows
+    the edges only). Nothing is smoothed before the map shrinks. x: (B, H, W, C), size: (h, w) -> output: (B, h, w, C).
+    Raises ShapeError for another number of axes or an empty map, ConfigError for a `method` other than "nearest",
+    "bilinear" or "bicubic".
     Source: torch.nn.functional.interpolate(antialias=False); R. Keys, Cubic convolution interpolation, 1981.
     """
     check(x.ndim == 4 and 0 not in x.shape, "resize", "shape of x", x.shape, "(B, H, W, C), none of them 0")
@@ -43,8 +43,11 @@ def resize(
 
 def interpolation_matrix(old: int, new: int, method: str, align_corners: bool) -> np.ndarray:
     """The (new, old) float64 matrix that interpolates `old` samples at `new` places; each row sums to 1."""
-    if method not in ("bilinear", "bicubic"):
-        raise ConfigError(f'resize: method: found {method!r}, expected "bilinear" or "bicubic"')
+    if method not in ("nearest", "bilinear", "bicubic"):
+        raise ConfigError(f'resize: method: found {method!r}, expected "nearest", "bilinear" or "bicubic"')
+    if method == "nearest":
+        samples = (np.arange(new, dtype=np.float32) * np.float32(old / new)).astype(int)  # in float32, as PyTorch does
+        return np.equal.outer(samples.clip(0, old - 1), np.arange(old)).astype(float)
     if align_corners:
         places = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
     else:

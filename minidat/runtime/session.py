@@ -1,440 +1,364 @@
-"""Helper processes that run a model's forward pass together with this one: see `minidat.runtime.team` for how.
+"""`Session`: a snapshot of a model, and helper processes that share the work of its inference (see `team` for how).
 
-They start when a second batch is passed through a model without gradients, and serve all models from then on. Until
-they are ready, and where they cannot be had, threads do the work: helpers need Linux on x86-64, whose stores other
-cores see in the order they were made. A helper is never out of date: for every pass it is told all of the model's state
-but the numbers, the weights lie in memory that it sees, and if a function of minidat has been replaced, nobody helps.
+The process that opens a session computes nothing itself: it lays the arguments into memory that the helpers see, tells
+them, waits, and copies the result out. So it can be interrupted at any moment, and what happens to its model, its
+threads or its functions is nothing to the helpers. They in turn notice when nobody needs them any more: the connection
+to them closes, or they have another parent.
 """
 
 from __future__ import annotations
 
-import atexit
-import ctypes
 import gc
-import importlib
-import io
+import mmap
 import os
 import pickle
-import pkgutil
 import platform
 import subprocess
 import sys
-import time
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from mmap import mmap
-from types import FunctionType
-from typing import TYPE_CHECKING, Any
+import threading
+import traceback
+import weakref
+from contextlib import suppress
+from copy import deepcopy
+from itertools import pairwise
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
+from ..errors import SessionError
+from .team import ALIGNMENT, Arena, Member, TeamError, run_as
+from .threads import thread_count
 
-from ..nn import Context, Parameter
-from .team import NAP, Arena, Member, TeamError, current, run_as
-from .threads import alone, thread_count
+MOST_HELPERS = 8
+LOOK_SECONDS = 1.0  # between two looks at a process that says nothing
+PATIENCE = 10  # such looks at a helper that does nothing at all, before it is given up
+LONGEST_ERROR = 8000  # bytes: a connection takes as much before anybody reads it
+COUNTER_BYTES = 4096  # where members meet
+HELPER_ENVIRONMENT = {
+    # glibc keeps memory for the next operator, which otherwise would have to fetch its pages from the system again
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**26),
+    # a core for each helper
+    **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "PYTHONHASHSEED": "0",  # all go through a set in the same order
+}
 
-if TYPE_CHECKING:
-    from .dat import DAT
-
-MOST_MEMBERS = 8
-LOOKS = 40000  # for the next pass to begin, or this one to end, before the first nap: some milliseconds
-KEPT_BYTES = 2**26  # of memory that is free, from one pass to the next
-CONTROL_BYTES, MESSAGE_BYTES = 4096, 2**20  # at the start of the shared memory
-# glibc keeps memory for the next operator, which otherwise would have to fetch its pages from the system again
-HELPER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
-# numbers of 8 bytes in the control block; those from ARRIVALS on are 8 apart, one for each member
-PASS, MESSAGE, LENGTH, BROKEN = range(4)
-ARRIVALS, DONE, ASLEEP, DIGEST, TRAIL = (64 * i for i in range(1, 6))
+Spans = list[tuple[int, int]]  # where in the memory something pickled lies: first its structure, then each array
 
 
-def run(model: DAT, method: str, images: np.ndarray, context: Context) -> Any:
-    """What model.method(images, context) returns first, an array or a list of arrays, computed by a team.
+class Session:
+    """Inference with `model` as it is now, by helper processes.
 
-    None if it is nothing for a team, which takes plain inference alone, or if there is no team (yet). The first such
-    pass starts none: who classifies one image has the answer before a helper would be ready. A Context of a class of
-    its own watches the operators, and would miss those of the helpers.
+        with minidat.Session(model) as session:
+            logits = session(images)                # as model(images)
+            maps = session.run("features", images)  # as model.features(images)
+
+    The model is copied when the session begins: what happens to it later does not matter. There are as many helpers as
+    the model itself would use threads; they end with the block, or with this process, however that ends, and their
+    memory is given back. `helpers` holds their numbers (PID). With a single thread, and where no helpers can be had
+    (they need Linux on x86-64, whose stores other cores see in the order they were made), this process uses the copy.
+
+    model: an object that can be pickled, whose methods return the same whenever they are called with the same. Raises
+    SessionError if it cannot be sent to the helpers.
     """
-    if type(context) is not Context:
-        return None
-    if context.gradients or context.training or context.trace is not None or context.local_trace is not None:
-        return None
-    if current() is not None:
-        return None
-    _Team.asked += 1
-    if _Team.asked == 2:
-        _Team.start()
-    team = _Team.instance
-    if team is None or not team.ready():
-        return None
-    try:
-        with alone(blocking=False) as free:  # the helpers have the other cores
-            return team.run(model, method, images, context) if free else None
-    except pickle.PicklingError:  # there is something in the model that a helper cannot know
-        return None
-    except TeamError:  # threads can do it, and all that comes
-        _Team.stop()
-        return None
 
-
-def await_helpers(seconds: float = 30.0) -> bool:
-    """Wait until the helper processes are ready, if they have been started: whether they are."""
-    deadline = time.monotonic() + seconds
-    while _Team.instance is not None and time.monotonic() < deadline:
-        if _Team.instance.ready():
-            return True
-        time.sleep(0.01)
-    return False
-
-
-def helper_processes() -> list[int]:
-    """The numbers (PID) of the helper processes."""
-    return [] if _Team.instance is None else [process.pid for process in _Team.instance.processes]
-
-
-class _Shared:
-    """The memory of a team: a block of counters, the message, the weights, and the results of a pass."""
-
-    def __init__(self, file: int, capacity: int) -> None:
-        self.file, self.capacity = file, capacity
-        self.memory = mmap(file, capacity)
-        self.address = np.frombuffer(self.memory, np.uint8, 1).ctypes.data
-        self.control = memoryview(self.memory)[:CONTROL_BYTES].cast("q")
-        self.message = memoryview(self.memory)[CONTROL_BYTES : CONTROL_BYTES + MESSAGE_BYTES]
-        self.weights = Arena(self.memory, CONTROL_BYTES + MESSAGE_BYTES, capacity // 2)
-        self.results = Arena(self.memory, capacity // 2, capacity)
-
-    def make_private(self) -> None:
-        """Keep what is written from now on in this process: the same numbers at the same addresses, copied on write."""
-        read_and_write, private_at_this_address = 0x3, 0x12
-        ctypes.CDLL(None).mmap(
-            ctypes.c_void_p(self.address),
-            ctypes.c_size_t(self.capacity),
-            read_and_write,
-            private_at_this_address,
-            self.file,
-            ctypes.c_long(0),
-        )
-
-    def copy(self, array: np.ndarray) -> np.ndarray:
-        """A copy among the weights, which stays from one pass to the next."""
-        copied = self.weights.empty(array.shape, array.dtype)
-        copied[...] = array
-        return copied
-
-
-class _Team:
-    """This process and its helpers."""
-
-    instance: _Team | None = None
-    memory: _Shared | None = None  # weights lie in it even when the helpers have ended
-    asked = 0  # passes that a team could have taken
-
-    @classmethod
-    def start(cls) -> None:
-        """Start the helpers, if that is possible here."""
-        if sys.platform != "linux" or platform.machine() != "x86_64" or thread_count() == 1:
-            return
-        if not sys.executable or hasattr(sys, "frozen"):  # no Python to run
-            return
+    def __init__(self, model: Any) -> None:
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+        self._unusable = "did not begin"  # why; empty as long as it is usable
+        self._passes = 0
+        self._model: Any = None  # the copy, if there are no helpers
+        self._memory: _Memory | None = None
+        self._helpers: list[_Helper] = []
+        self._end = weakref.finalize(self, _end, self._owner, self._helpers)
         try:
-            cls.instance = _Team(min(thread_count(), MOST_MEMBERS))
-        except OSError:  # so much memory cannot be reserved, or no process started
-            return
-        cls.memory = cls.instance.shared
-        atexit.register(cls.stop)
-        os.register_at_fork(after_in_child=cls._leave)
-
-    @classmethod
-    def stop(cls) -> None:
-        """End the helpers, for good."""
-        team, cls.instance = cls.instance, None
-        if team is not None:
-            for process in team.processes:
-                process.kill()
-                process.communicate()  # closes the pipe and waits
-
-    @classmethod
-    def _leave(cls) -> None:
-        """In a forked child: the helpers are not its own, and what it writes to its weights is not for its parent."""
-        team, cls.instance = cls.instance, None
-        if team is not None:
-            for process in team.processes:
-                process.returncode = 0  # nothing to wait for
-                assert process.stdin is not None
-                process.stdin.close()
-        if cls.memory is not None:
-            cls.memory.make_private()
-
-    def __init__(self, size: int) -> None:
-        capacity = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # of addresses: no page is in use yet
-        file = os.memfd_create("minidat")
-        try:
-            os.ftruncate(file, capacity)
-            self.shared = _Shared(file, capacity)
-        except OSError:
-            os.close(file)
+            if _can_have_helpers():
+                try:
+                    self._start(model)
+                except OSError:  # too little memory, or too many processes
+                    self._end()
+            if not self._helpers:
+                self._model = _copied(model)
+        except BaseException:
+            self.close()
             raise
-        self.program: _Program | None = None  # once the helpers have told that it is theirs, too
-        self._last_message = b""
-        command = f"import sys; sys.path[:] = {sys.path!r}; from minidat.runtime.session import serve; serve()"
-        self.processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", command, *map(str, (file, capacity, rank, size))],
-                stdin=subprocess.PIPE,  # a byte wakes the helper, the end of the pipe ends it
+        self._unusable = ""
+
+    def _start(self, model: Any) -> None:
+        part, size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), min(thread_count(), MOST_HELPERS)
+        with open(os.memfd_create("minidat"), "r+b", buffering=0) as file:
+            file.truncate(4 * part)
+            memory = _Memory(file.fileno(), part)
+            spans = _pack(model, memory, memory.model)
+            for rank in range(size):
+                self._helpers.append(_Helper(file.fileno(), part, rank, size))
+        _, error = self._pass(spans)
+        if error is not None:
+            problem = f"cannot load the {type(model).__name__}: {type(error).__name__}: {error}"
+            raise SessionError(f"session: a helper process {problem}")
+        self._memory = memory
+
+    @property
+    def helpers(self) -> tuple[int, ...]:
+        return tuple(helper.process.pid for helper in self._helpers)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What model(*arguments) would have returned when the session began."""
+        return self.run("__call__", *arguments)
+
+    def run(self, method: str, *arguments: Any) -> Any:
+        """What model.method(*arguments) would have returned then: arrays, also in lists and the like; or have raised.
+
+        Raises SessionError if the session has ended or belongs to the process that this one was forked from; also if it
+        ends now, because a helper has ended, does nothing for ten seconds, or has not done the same as the others. A
+        pass that is interrupted ends the session, too.
+        """
+        if os.getpid() != self._owner:
+            raise SessionError(f"session: it belongs to process {self._owner}; open another one in a forked process")
+        with self._lock:
+            if self._unusable:
+                raise SessionError(f"session: it {self._unusable}; open another one")
+            if self._memory is None:
+                return getattr(self._model, method)(*arguments)
+            call = _pack((method, arguments), self._memory, self._memory.call)
+            self._unusable = "was interrupted"  # unless all goes well
+            try:
+                spans, error = self._pass(call)
+                result = None if spans is None else deepcopy(_unpack(spans, self._memory))
+            except SessionError:
+                self._unusable = "has lost its helper processes"
+                self.close()
+                raise
+            except BaseException:
+                self.close()
+                raise
+            self._unusable = ""
+        if error is not None:
+            raise error
+        return result
+
+    def close(self) -> None:
+        """End the session, as the end of its block does."""
+        if os.getpid() != self._owner:  # the helpers are not this process's own
+            self._end()
+            return
+        with self._lock:
+            self._unusable = self._unusable or "has ended"
+            self._end()
+            if self._memory is not None:
+                self._memory.map.madvise(mmap.MADV_REMOVE)
+            self._model = self._memory = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pass(self, call: Spans) -> tuple[Spans | None, Exception | None]:
+        """Let all helpers do the same, until none of them does any more: the result, or what was raised."""
+        self._passes += 1
+        for helper in self._helpers:
+            helper.send((self._passes, call))
+        answers = {}
+        waiting = {helper.connection: helper for helper in self._helpers}
+        while waiting:
+            ready = wait(list(waiting), LOOK_SECONDS)
+            for connection in ready:
+                helper = waiting.pop(connection)  # type: ignore[call-overload]
+                answers[helper] = helper.receive()
+                if answers[helper].error is not None:
+                    for other in waiting.values():  # it might wait for this one
+                        other.send(None)
+            if not ready:
+                for helper in waiting.values():
+                    helper.look()
+        for helper in self._helpers:
+            if answers[helper].error is not None:
+                return None, answers[helper].error
+        if len({answer.fingerprint for answer in answers.values()}) > 1:
+            raise SessionError("session: the helper processes have not done the same; the model's methods must")
+        return answers[self._helpers[0]].result, None
+
+
+class Answer(NamedTuple):
+    """What a helper says after a pass."""
+
+    fingerprint: int = 0  # of all it has done
+    result: Spans | None = None  # the first helper's
+    error: Exception | None = None
+
+
+def _can_have_helpers() -> bool:
+    has_python = bool(sys.executable) and not hasattr(sys, "frozen")
+    return sys.platform == "linux" and platform.machine() == "x86_64" and has_python and thread_count() > 1
+
+
+def _end(owner: int, helpers: list[_Helper]) -> None:
+    """End the helpers, or, in a process forked from their owner, forget them."""
+    for helper in helpers:
+        if os.getpid() == owner:
+            helper.process.kill()
+        else:
+            helper.process.returncode = 0  # nothing to wait for
+    for helper in helpers:
+        helper.process.wait()
+        helper.connection.close()
+    helpers.clear()
+
+
+class _Helper:
+    """A helper process, as the session sees it."""
+
+    def __init__(self, file: int, part: int, rank: int, size: int) -> None:
+        self.connection, theirs = Pipe()
+        path = [*sys.path, str(Path(__file__).parents[2])]
+        command = f"import sys; sys.path[:] = {path!r}; from minidat.runtime.session import serve; serve()"
+        files = (file, theirs.fileno())
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", command, *map(str, (os.getpid(), *files, part, rank, size))],
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[file],
-                # the same number of threads, since that decides how operators cut their work
+                pass_fds=files,
+                # the same number of threads, since that may decide how operators cut their work
                 env={**os.environ, **HELPER_ENVIRONMENT, "MINIDAT_NUM_THREADS": str(thread_count())},
-                start_new_session=True,  # Ctrl-C is for this process alone
+                start_new_session=True,  # Ctrl-C is for the session's process alone
             )
-            for rank in range(1, size)
-        ]
 
-    def ready(self) -> bool:
-        """Whether all helpers have started, and run the same program as this process."""
-        if self.program is None:
-            if any(process.poll() is not None for process in self.processes):
-                _Team.stop()
-                return False
-            digests = {self.shared.control[DIGEST + 8 * rank] for rank in self._ranks()}
-            if 0 in digests:
-                return False
-            program = _Program()
-            if digests != {program.digest}:
-                _Team.stop()
-                return False
-            self.program = program
-        return self.program.unchanged()
-
-    def run(self, model: DAT, method: str, images: np.ndarray, context: Context) -> Any:
-        """As the function `run`; raises TeamError if a helper failed, PicklingError if it cannot have the model."""
-        shared, control = self.shared, self.shared.control
-        if self._busy():  # with a pass that was interrupted
-            control[BROKEN] = control[PASS]
-            self._await_end()
-        if shared.weights.reclaim() > KEPT_BYTES:  # a model has died
-            shared.weights.discard()
-        images = shared.copy(images)
-        message = _encode((model, method, images), shared)
-        if message != self._last_message:
-            shared.message[: len(message)] = message
-            control[LENGTH] = len(message)
-            control[MESSAGE] += 1
-            self._last_message = message
-        member = Member(0, 1 + len(self.processes), shared.results, control[ARRIVALS:], control[PASS] + 1, self._check)
-        control[PASS] += 1
-        self._wake()
+    def send(self, call: tuple[int, Spans] | None) -> None:
+        """Tell what to do next; None: to give the pass up."""
+        self.looks, self.ticks = 0, -1
         try:
-            with _no_collection():
-                result, _ = run_as(member, lambda: getattr(model, method)(images, context))
-            member.meet()
-            if any(control[TRAIL + 8 * rank] != shared.results.trail for rank in self._ranks()):
-                raise TeamError("the members have made different arrays")
-            return [np.array(a) for a in result] if isinstance(result, list) else np.array(result)
-        except BaseException:
-            control[BROKEN] = control[PASS]
-            raise
-        finally:
-            self._await_end()
-            shared.results.clear()
-            shared.results.discard(KEPT_BYTES)
+            self.connection.send(call)
+        except OSError:
+            raise self._ended() from None
 
-    def _await_end(self) -> None:
-        """Wait until the helpers have done with this pass."""
-        looks = 0
-        while self._busy():
-            looks += 1
-            if looks > LOOKS:
-                self._check_processes()
-                time.sleep(NAP)
+    def receive(self) -> Answer:
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            raise self._ended() from None
 
-    def _busy(self) -> bool:
-        return any(self.shared.control[DONE + 8 * rank] != self.shared.control[PASS] for rank in self._ranks())
+    def _ended(self) -> SessionError:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(LOOK_SECONDS)
+        return SessionError(f"session: helper process {self.process.pid} has ended, status {self.process.returncode}")
 
-    def _ranks(self) -> range:
-        return range(1, 1 + len(self.processes))
-
-    def _check(self) -> None:
-        self._check_processes()
-        self._wake()
-        if self.shared.control[BROKEN] == self.shared.control[PASS]:
-            raise TeamError("a helper process has failed")
-
-    def _check_processes(self) -> None:
-        if any(process.poll() is not None for process in self.processes):
-            raise TeamError("a helper process has ended")
-
-    def _wake(self) -> None:
-        for rank, process in zip(self._ranks(), self.processes, strict=True):
-            if self.shared.control[ASLEEP + 8 * rank]:
-                assert process.stdin is not None
-                try:
-                    os.write(process.stdin.fileno(), b".")
-                except BrokenPipeError:
-                    raise TeamError("a helper process has ended") from None
+    def look(self) -> None:
+        """Raise SessionError if the process has used no time of any core for many looks: it is stopped, or stuck."""
+        # looks, not seconds: if all processes are stopped for a while, it is not this one's fault
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        before, self.ticks = self.ticks, int(fields[11]) + int(fields[12])
+        self.looks = self.looks + 1 if self.ticks == before else 0
+        if self.looks >= PATIENCE:
+            raise SessionError(f"session: helper process {self.process.pid} does not answer")
 
 
-# --- the message ------------------------------------------------------------------------------------------------------
+# --- the memory that all see ------------------------------------------------------------------------------------------
 
 
-class _Encoder(pickle.Pickler):
-    """Pickles minidat's objects; an array as its place in the shared memory, a parameter as its value alone.
+class _Memory:
+    """Counters, and four parts of a file: the model, a call, its result, the members' arrays.
 
-    Values move to the shared memory on the way, if they are not there yet.
+    A part may become as large as the machine's memory (`part` bytes): what is not in use costs nothing.
     """
 
-    def __init__(self, file: io.BytesIO, shared: _Shared) -> None:
-        super().__init__(file, protocol=5)
-        self.shared = shared
-        self.moved = 0  # bytes that have left the process's own memory
-
-    def reducer_override(self, value: Any) -> Any:
-        weights = self.shared.weights
-        if type(value) is Parameter:
-            if weights.start_of(value.value) is None:
-                value.value = self.shared.copy(value.value)
-                self.moved += value.value.nbytes
-                if self.moved > KEPT_BYTES:
-                    _return_free_memory()
-                    self.moved = 0
-            return _parameter, self._place(value.value)
-        if type(value) is np.ndarray and weights.start_of(value) is not None:
-            return _array, self._place(value)
-        if isinstance(value, (type, FunctionType)) and value.__module__.split(".")[0] not in ("minidat", "numpy"):
-            raise pickle.PicklingError(f"{value.__module__} may be another module in another process")
-        return NotImplemented
-
-    def _place(self, array: np.ndarray) -> tuple[Any, ...]:
-        return array.shape, array.dtype.str, self.shared.weights.start_of(array)
+    def __init__(self, file: int, part: int) -> None:
+        self.map = mmap.mmap(file, 4 * part)
+        self.arrivals = memoryview(self.map)[:COUNTER_BYTES].cast("q")
+        bounds = (COUNTER_BYTES, *(i * part for i in range(1, 5)))
+        self.model, self.call, self.result, self.arrays = pairwise(bounds)
 
 
-def _return_free_memory() -> None:
-    """Let the C library give back to the system what it keeps for the next allocation."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+def _pack(value: Any, memory: _Memory, bounds: tuple[int, int]) -> Spans:
+    """Pickle `value` into the memory between `bounds`, arrays as they are. Raises SessionError if it cannot be."""
+    structure, buffers = _pickled(value)
+    start, spans = bounds[0], []
+    for part in (memoryview(structure), *buffers):
+        stop = start + part.nbytes
+        if stop > bounds[1]:
+            raise SessionError("session: it is too large for this machine's memory")
+        memory.map[start:stop] = part
+        spans.append((start, stop))
+        start = -(-stop // ALIGNMENT) * ALIGNMENT
+    return spans
 
 
-def _encode(value: Any, shared: _Shared) -> bytes:
-    file = io.BytesIO()
+def _pickled(value: Any) -> tuple[bytes, list[memoryview]]:
+    buffers: list[pickle.PickleBuffer] = []
     try:
-        _Encoder(file, shared).dump(value)
-    except (AttributeError, TypeError) as error:  # what pickle raises, too, for things it does not know
-        raise pickle.PicklingError(str(error)) from None
-    if file.tell() > MESSAGE_BYTES:
-        raise pickle.PicklingError(f"{file.tell()} bytes, more than {MESSAGE_BYTES}")
-    return file.getvalue()
+        structure = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    except Exception as error:  # a class may raise anything
+        raise SessionError(f"session: the {type(value).__name__} cannot be pickled: {error}") from None
+    return structure, [buffer.raw() for buffer in buffers]
 
 
-_received: _Shared  # in a helper
+def _unpack(spans: Spans, memory: _Memory) -> Any:
+    """What `_pack` has packed; its arrays lie in the memory and are read-only."""
+    structure, *buffers = (memoryview(memory.map)[start:stop].toreadonly() for start, stop in spans)
+    return pickle.loads(structure, buffers=buffers)
 
 
-def _array(shape: tuple[int, ...], dtype: str, start: int) -> np.ndarray:
-    return np.ndarray(shape, dtype, _received.memory, start)
-
-
-def _parameter(*place: Any) -> Parameter:
-    value = _array(*place)
-    parameter = Parameter(value.shape, lambda rng, shape: value)
-    parameter.value = value
-    return parameter
-
-
-class _Program:
-    """The functions, classes, methods and constants of the packages that a forward pass uses, as they are now.
-
-    `digest` is made from their names and the constants: the same in all processes in which none has been replaced.
-    """
-
-    def __init__(self) -> None:
-        self._spaces = []  # (a namespace, the names in it, what they stand for)
-        texts = []
-        for place, space in _namespaces():
-            names = [
-                name
-                for name, value in space.items()
-                if isinstance(value, (type, FunctionType)) or (name.isupper() and not isinstance(value, np.ndarray))
-            ]
-            for name in names:
-                value = space[name]
-                what = f"{value.__module__} {value.__qualname__}" if hasattr(value, "__qualname__") else repr(value)
-                texts.append(f"{place}.{name} {what}")
-            self._spaces.append((space, names, [space[name] for name in names]))
-        self.digest = 1 + zlib.crc32("\n".join(sorted(texts)).encode())
-
-    def unchanged(self) -> bool:
-        return all(list(map(space.get, names)) == values for space, names, values in self._spaces)
-
-
-def _namespaces() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(name, content) of the modules, and of the classes in them."""
-    for package in ("minidat.ops", "minidat.nn", "minidat.models"):
-        path = importlib.import_module(package).__path__
-        names = [package] + [f"{package}.{module.name}" for module in pkgutil.iter_modules(path)]
-        for module in map(importlib.import_module, names):  # all, whether somebody has already imported them or not
-            yield module.__name__, vars(module)
-            for name, value in vars(module).items():
-                if isinstance(value, type) and value.__module__ == module.__name__:
-                    yield f"{module.__name__}.{name}", vars(value)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Arrays die when nothing refers to them any more, at the same point of the program in all processes."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def _copied(value: Any) -> Any:
+    """A copy with read-only arrays."""
+    structure, buffers = _pickled(value)
+    return pickle.loads(structure, buffers=[bytes(buffer) for buffer in buffers])
 
 
 # --- in a helper process ----------------------------------------------------------------------------------------------
 
 
 def serve() -> None:
-    """Take part in one pass after the other, until the process that started this one ends."""
-    global _received
-    file, capacity, rank, size = map(int, sys.argv[1:])
-    _received = shared = _Shared(file, capacity)
-    control, parent = shared.control, os.getppid()
-    gc.disable()
+    """Take part in one pass after the other, until the session ends."""
+    parent, file, channel, part, rank, size = map(int, sys.argv[1:])
+    memory, connection = _Memory(file, part), Connection(channel)
+    model: Any = None
+
+    def gone() -> bool:
+        return os.getppid() != parent
 
     def check() -> None:
-        if control[BROKEN] == control[PASS]:
-            raise TeamError("another member has failed")
-        if os.getppid() != parent:
-            raise TeamError("there is nobody to help")
+        if connection.poll() or gone():  # the session has ended, or tells to give up
+            raise TeamError
 
-    control[DIGEST + 8 * rank] = _Program().digest
-    message = 0
-    task: Any = None
-    with alone():
-        while _next_pass(control, rank):
-            try:
-                if control[MESSAGE] != message:
-                    message = control[MESSAGE]
-                    task = pickle.loads(shared.message[: control[LENGTH]])
-                    gc.collect()
-                model, method, images = task
-                member = Member(rank, size, shared.results, control[ARRIVALS:], control[PASS], check)
-                run_as(member, lambda: getattr(model, method)(images, Context()))  # noqa: B023
-                control[TRAIL + 8 * rank] = shared.results.trail
-                member.meet()
-            except Exception:  # the same goes wrong for all members, and the first of them will tell
-                control[BROKEN] = control[PASS]
-            control[DONE + 8 * rank] = control[PASS]
+    def answer(number: int, call: Spans) -> Answer:
+        nonlocal model
+        try:
+            if number == 1:
+                model = _unpack(call, memory)
+                return Answer()
+            method, arguments = _unpack(call, memory)
+            member = Member(rank, size, Arena(memory.map, *memory.arrays), memory.arrivals, number, check)
+            result = run_as(member, lambda: getattr(model, method)(*arguments))
+            fingerprint = member.finish()
+            return Answer(fingerprint, _pack(result, memory, memory.result) if rank == 0 else None)
+        except TeamError:
+            return Answer()
+        except Exception as error:
+            return Answer(error=_portable(error))
+
+    with suppress(EOFError, OSError):
+        while True:
+            while not connection.poll(LOOK_SECONDS):
+                if gone():
+                    return
+            task = connection.recv()
+            if task is not None:  # else a pass was given up that had already ended
+                connection.send(answer(*task))
+                # arrays must die when nothing refers to them any more, at the same point of the program for all members
+                gc.disable()
+                gc.collect()
+                gc.freeze()
 
 
-def _next_pass(control: memoryview, rank: int) -> bool:
-    """Wait for a pass to begin; False if there will be none."""
-    while True:
-        for _ in range(LOOKS):
-            if control[PASS] != control[DONE + 8 * rank]:
-                return True
-        control[ASLEEP + 8 * rank] = 1
-        if control[PASS] == control[DONE + 8 * rank] and not os.read(0, 4096):
-            return False
-        control[ASLEEP + 8 * rank] = 0
+def _portable(error: Exception) -> Exception:
+    """The error with its traceback, or what it says if it cannot be sent."""
+    error.add_note("in a helper process:\n" + traceback.format_exc()[-LONGEST_ERROR // 4 :])
+    with suppress(Exception):  # a class may raise anything
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)
+        if len(pickled) <= LONGEST_ERROR:
+            return error
+    return SessionError(f"{type(error).__name__}: {error}"[:200])

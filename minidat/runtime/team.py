@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 
 ALIGNMENT = 64
-LOOKS = 20000  # at the others' counters before the first nap: some milliseconds
+LOOKS, FEWEST_LOOKS = 20000, 500  # at the others' counters before the first nap: some milliseconds at most
 NAP = 5e-5  # seconds
+LOOKS_A_CHECK = 64  # one after so many naps, some milliseconds
 GRAIN_DIVISOR = 16  # a meeting costs some microseconds, waking a thread as much as this many times more
 
 
 class TeamError(Exception):
-    """A member of the team has failed, or the shared memory is full."""
+    """The team's pass has been given up."""
 
 
 class _Place(weakref.ref[np.ndarray]):
@@ -39,57 +40,41 @@ class _Place(weakref.ref[np.ndarray]):
 
     start: int
     end: int
-    number: int  # the array's id
 
 
 class Arena:
     """Hands out arrays in `memory` from `start` to `end`, whose places can be used again when they have died."""
 
     def __init__(self, memory: mmap.mmap, start: int, end: int) -> None:
-        self.memory, self.start, self.end = memory, start, end
-        self.highest = start  # end of the highest array so far
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all arrays, also those that still live: their memory will be used again."""
-        self._gaps = [(self.start, self.end)]  # in order
-        self._places: dict[int, _Place] = {}  # of the arrays that live, by their id
+        self.memory = memory
+        self._gaps = [(start, end)]  # in order
+        self._places: dict[int, _Place] = {}  # of the arrays that live: a weak reference must live to tell of a death
         self._dead: deque[_Place] = deque()
         self.trail = 0  # a number made from all places so far
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array of arbitrary numbers, in the lowest gap that takes it. Raises TeamError if none does."""
+        """An array of arbitrary numbers, in the lowest gap that takes it. Raises MemoryError if none does."""
         size = -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
         for gap, (start, end) in enumerate(self._gaps):  # noqa: B007
             if end - start >= size:
                 break
         else:
-            raise TeamError(f"no {size} bytes of shared memory are left")
+            raise MemoryError(f"no {size} bytes of shared memory are left")
         self._gaps[gap] = (start + size, end)
-        self.highest = max(self.highest, start + size)
         self.trail = (31 * self.trail + start // ALIGNMENT) % 2**61
         array = np.ndarray(shape, dtype, self.memory, start)
         # no Python when the array dies, be it in the middle of anything
         place = _Place(array, self._dead.append)
-        place.start, place.end, place.number = start, start + size, id(array)
-        self._places[place.number] = place
+        place.start, place.end = start, start + size
+        self._places[id(place)] = place
         return array
 
-    def start_of(self, array: np.ndarray) -> int | None:
-        """Where in the memory an array lies that `empty` has made; None for any other, be it a view of one."""
-        place = self._places.get(id(array))
-        return place.start if place is not None and place() is array else None
-
-    def reclaim(self) -> int:
-        """Let the places of arrays that have died be used again; how many bytes they were."""
-        size = 0
+    def reclaim(self) -> None:
+        """Let the places of arrays that have died be used again."""
         while self._dead:
             place = self._dead.popleft()
-            size += place.end - place.start
-            if self._places[place.number] is place:  # no new array has the same id
-                del self._places[place.number]
+            del self._places[id(place)]
             self._close_up(place.start, place.end)
-        return size
 
     def _close_up(self, start: int, end: int) -> None:
         """Add a gap, and join it with its neighbours."""
@@ -101,29 +86,21 @@ class Arena:
             start = self._gaps.pop(i)[0]
         self._gaps.insert(i, (start, end))
 
-    def discard(self, keep: int = 0) -> None:
-        """Give the pages of all gaps back to the system, but for the arena's first `keep` bytes."""
-        for start, end in self._gaps:
-            first = -(-max(start, self.start + keep) // mmap.PAGESIZE) * mmap.PAGESIZE
-            last = min(end, self.highest) // mmap.PAGESIZE * mmap.PAGESIZE
-            if last > first:
-                self.memory.madvise(mmap.MADV_REMOVE, first, last - first)
-
 
 class Member:
-    """One process of a team of `size`, in one pass, the `number`-th.
+    """One process of a team of `size`, in one pass, the `number`-th, with an arena that nothing lies in.
 
-    It meets the others at the counters `arrivals`, 8 numbers apart. `check` is called now and then while it waits, and
-    may raise TeamError.
+    It meets the others at the counters `arrivals`, 8 numbers apart, which count on from pass to pass. `check` is called
+    now and then while it waits, and may raise TeamError.
     """
 
     def __init__(
         self, rank: int, size: int, arena: Arena, arrivals: memoryview, number: int, check: Callable[[], None]
     ) -> None:
         self.rank, self.size, self.arena = rank, size, arena
-        arena.clear()
         self._arrivals, self._check = arrivals, check
         self._meetings = number << 32
+        self._patience = LOOKS
         self._fresh: list[np.ndarray] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -140,10 +117,26 @@ class Member:
             looks = 0
             while self._arrivals[8 * other] < self._meetings:
                 looks += 1
-                if looks > LOOKS:
-                    self._check()
+                if looks > self._patience:
+                    if looks % LOOKS_A_CHECK == 0:
+                        self._check()
                     time.sleep(NAP)
+            # who comes late may be waiting for this very core: where there are too few, looking on only makes it worse
+            if looks > self._patience:
+                self._patience = max(FEWEST_LOOKS, self._patience // 4)
+            elif looks > 0:
+                self._patience = min(LOOKS, 1 + self._patience + self._patience // 4)
         self.arena.reclaim()  # not earlier: somebody else could still read what has died here
+
+    def finish(self) -> int:
+        """Meet for the last time; a number made from all meetings and arrays, the same for all members.
+
+        A member that has another program, and other meetings, waits no longer for this one.
+        """
+        self.meet()
+        fingerprint = (31 * self.arena.trail + self._meetings) % 2**61
+        self._arrivals[8 * self.rank] = (1 + (self._meetings >> 32)) << 32
+        return fingerprint
 
     def workers(self, count: int, grain: int) -> int:
         """How many members share the work on `count` items, of which `grain` are worth waking a thread for."""

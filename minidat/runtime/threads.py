@@ -146,18 +146,10 @@ def contiguous(view: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def alone(*, blocking: bool = True) -> Iterator[bool]:
-    """Work inside this block stays in the calling thread: other processes have the other cores.
-
-    Waits until no other thread shares its work; if not `blocking`, gives False instead, and the block is as any other.
-    """
-    mine = _in_use.acquire(blocking=blocking)
-    try:
-        with _one_blas_thread():
-            yield mine
-    finally:
-        if mine:
-            _in_use.release()
+def alone() -> Iterator[None]:
+    """Work inside this block stays in the calling thread: other processes have the other cores."""
+    with _in_use, _one_blas_thread():
+        yield
 
 
 class _Helper:

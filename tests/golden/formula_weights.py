@@ -15,6 +15,8 @@ def formula_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     z = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
     if any(part in name for part in ("relative_position_bias_table", "rpe_table", "rpb")):
         return 0.5 * z
+    if name.endswith("running_var"):
+        return np.exp(0.2 * z)
     if len(shape) == 1:
         return 1 + 0.1 * z if name.endswith(".weight") else 0.1 * z
     z = z / np.sqrt(np.prod(shape[1:]))
@@ -29,6 +31,16 @@ def formula_state_dict(keys_tsv: str) -> dict[str, np.ndarray]:
             name, shape, _, kind = line.rstrip("\n").split("\t")
             if kind == "param":
                 state[name] = formula_tensor(name, tuple(map(int, shape.split("x"))))
+    return state
+
+
+def dense_state_dict(keys_tsv: str) -> dict[str, np.ndarray]:
+    """All that a `dense/*.keys.tsv` file lists, buffers too: a detector's or segmentor's 'state_dict'."""
+    state = {}
+    with open(keys_tsv) as lines:
+        for line in lines:
+            name, shape, _ = line.rstrip("\n").split("\t")
+            state[name] = np.int64(0) if shape == "()" else formula_tensor(name, tuple(map(int, shape.split(","))))
     return state
 
 

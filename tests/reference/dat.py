@@ -24,7 +24,7 @@ def build(config: ModelConfig) -> DAT:
 class DAT(nn.Module):
     """Patch embedding, four stages with down-sampling between them, and the classification head.
 
-    Every stage's window must divide its map: sizes that need padding are not supported here (nor by the authors).
+    Where a patch or a down-sampling does not divide what it sees, that is padded with zeros, as in Swin's detectors.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -57,19 +57,27 @@ class DAT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, num_classes), of images (B, 3, H, W)."""
-        x = self.stages[0](self.patch_proj(x))
+        x = self.stages[0](self.patch_proj(padded(x, self.patch_proj[0])))
         for down_projection, stage in zip(self.down_projs, self.stages[1:], strict=True):
-            x = down_projection(x)
+            x = down_projection(padded(x, down_projection[0]))
             x = stage(x)
         x = F.adaptive_avg_pool2d(self.cls_norm(x), 1)
         return self.cls_head(torch.flatten(x, 1))
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The outputs of the four stages, each (B, C, H, W), before the down-sampling that follows."""
-        maps = [self.stages[0](self.patch_proj(x))]
+        maps = [self.stages[0](self.patch_proj(padded(x, self.patch_proj[0])))]
         for down_projection, stage in zip(self.down_projs, self.stages[1:], strict=True):
-            maps.append(stage(down_projection(maps[-1])))
+            maps.append(stage(down_projection(padded(maps[-1], down_projection[0]))))
         return maps
+
+
+def padded(x: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """With zeros at the right and the bottom, if the kernel is the stride and does not divide the map."""
+    if convolution.kernel_size != convolution.stride:
+        return x
+    bottom, right = (-side % step for side, step in zip(x.shape[2:], convolution.stride, strict=True))
+    return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
 
 
 class Stage(nn.Module):

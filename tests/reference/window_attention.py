@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class WindowAttention(nn.Module):
     """Attention within non-overlapping windows, with a learned bias per relative position (Swin's).
 
-    The window must divide the map: as in the authors' code, other sizes are an error.
+    Where the window does not divide the map, it is padded with zeros at the right and the bottom (as in detectors).
     """
 
     relative_position_index: Tensor
@@ -26,7 +27,11 @@ class WindowAttention(nn.Module):
         row, column = (axis[:, None] - axis[None, :] + window - 1 for axis in (y, x))
         self.register_buffer("relative_position_index", row * (2 * window - 1) + column, persistent=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attend(self.padded(x))[:, :, : x.shape[2], : x.shape[3]]
+
+    def attend(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x: a map that the window divides; mask: (windows, n, n) or None."""
         batch, channels, height, width = x.shape
         w, n = self.window, self.window**2  # side of a window, tokens in it
         rows, columns = height // w, width // w
@@ -48,11 +53,16 @@ class WindowAttention(nn.Module):
         x = x.reshape(batch, rows, columns, w, w, channels).permute(0, 5, 1, 3, 2, 4)
         return x.reshape(batch, channels, height, width)
 
+    def padded(self, x: Tensor) -> Tensor:
+        bottom, right = (-side % self.window for side in x.shape[2:])
+        return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
+
 
 class ShiftedWindowAttention(WindowAttention):
     """Window attention on a map rolled by half a window, so that information crosses the borders of the windows.
 
-    Tokens that only the roll made neighbours are kept apart by a mask, made for the map size the model is built for.
+    Tokens that only the roll made neighbours are kept apart by a mask, made for the map size the model is built for, or
+    for another one when it comes.
     """
 
     attn_mask: Tensor
@@ -60,7 +70,12 @@ class ShiftedWindowAttention(WindowAttention):
     def __init__(self, dim: int, heads: int, window: int, map_size: tuple[int, int]) -> None:
         super().__init__(dim, heads, window)
         self.shift = -(-window // 2)
-        height, width = map_size
+        self.mask_size: tuple[int, ...] = tuple(-(-side // window) * window for side in map_size)
+        self.register_buffer("attn_mask", self.mask(), persistent=False)
+
+    def mask(self) -> Tensor:
+        """(windows, n, n) for a map of `mask_size`."""
+        window, (height, width) = self.window, self.mask_size
         slices = (slice(0, -window), slice(-window, -self.shift), slice(-self.shift, None))
         region = torch.zeros(height, width)
         for i, rows in enumerate(slices):
@@ -69,9 +84,13 @@ class ShiftedWindowAttention(WindowAttention):
         region = region.reshape(height // window, window, width // window, window).transpose(1, 2)
         region = region.reshape(-1, window**2)
         differs = region[:, None, :] != region[:, :, None]
-        self.register_buffer("attn_mask", torch.zeros(differs.shape).masked_fill(differs, -100.0), persistent=False)
+        return torch.zeros(differs.shape).masked_fill(differs, -100.0)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        x = torch.roll(x, shifts=(-self.shift, -self.shift), dims=(2, 3))
-        x = super().forward(x, self.attn_mask if mask is None else mask)
-        return torch.roll(x, shifts=(self.shift, self.shift), dims=(2, 3))
+    def forward(self, x: Tensor) -> Tensor:
+        padded = self.padded(x)
+        if padded.shape[2:] != self.mask_size:
+            self.mask_size = tuple(padded.shape[2:])
+            self.attn_mask = self.mask().to(x)
+        rolled = torch.roll(padded, shifts=(-self.shift, -self.shift), dims=(2, 3))
+        rolled = self.attend(rolled, self.attn_mask)
+        return torch.roll(rolled, shifts=(self.shift, self.shift), dims=(2, 3))[:, :, : x.shape[2], : x.shape[3]]
