@@ -37,6 +37,8 @@ PUBLIC_MODULES = (
     "minidat.operator_times",
     "minidat.nn",
     "minidat.models",
+    "minidat.segmentation",
+    "minidat.detection",
     "minidat.checkpoints",
     "minidat.data",
     "minidat.training",
