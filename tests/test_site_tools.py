@@ -209,6 +209,11 @@ def test_evidence_must_exist() -> None:
             check_tests(mention, "page.md")
 
 
+def test_the_evidence_of_all_pages_exists() -> None:
+    for page in sorted(PAGES.rglob("*.md")):
+        check_tests(page.read_text(encoding="utf-8"), page.name)
+
+
 def test_evidence_is_linked_once() -> None:
     text = link_tests("`tests/test_linear.py::test_linear` `tests/checks.py`", "tutorial/02-linear.md")
     link = "[`tests/test_linear.py::test_linear`](../reference/tests.md#tests-test_linear-py-test_linear)"
