@@ -6,7 +6,9 @@ float32, plus EPSILON of the largest number.
 
 from __future__ import annotations
 
+import mmap
 import sys
+import threading
 import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,12 +16,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
 from minidat import ops
 from minidat.kernels import KERNELS, takes_keep
+from minidat.runtime.team import Arena, Member, run_as
 
 from .checks import SMALLEST_SCALE, assert_close, cotangent_like, describe, tiny_chunks
 from .strategies import arrays, convolutions, map_shapes, map_sizes, normal, optional_arrays, seeds, shapes
@@ -236,6 +239,45 @@ def test_kernel_chooses_as_the_textbook(op: Callable[..., Any], dtype: type) -> 
         assert np.array_equal(found, expected)
 
     check()
+
+
+def in_team(size: int, forward: Callable[[], Any]) -> list[np.ndarray]:
+    """What each member of a team gets, one program run by all: threads here, on memory that processes could share."""
+    memory = mmap.mmap(-1, 2**24)
+    arrivals, found, fingerprints = memoryview(memory)[:4096].cast("q"), {}, {}
+
+    def run(rank: int) -> None:
+        member = Member(rank, size, Arena(memory, 4096, 2**24), arrivals, 1, lambda: None)
+        found[rank] = np.array(run_as(member, forward))
+        fingerprints[rank] = member.finish()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(fingerprints.values())) == 1, "the members have made different arrays"
+    return [found[rank] for rank in range(size)]
+
+
+@pytest.mark.parametrize("op", CASES, ids=lambda op: op.__name__)
+def test_members_of_a_team_get_the_same_to_a_single_bit(op: Callable[..., Any]) -> None:
+    @settings(max_examples=10)
+    @given(CASES[op], st.sampled_from([2, 3]))
+    def check(case: Case, size: int) -> None:
+        inputs, settings = case
+        hints = {"keep": False} if takes_keep(KERNELS[op]) else {}
+        with tiny_chunks(8, 1):
+            expected = KERNELS[op](*inputs, **settings, **hints)[0]
+            for found in in_team(size, lambda: KERNELS[op](*inputs, **settings, **hints)[0]):
+                assert np.array_equal(found, expected)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # they wait for each other by looking
+    try:
+        check()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_a_planted_error_is_found() -> None:
