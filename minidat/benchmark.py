@@ -20,18 +20,21 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .catalog import create_model, get_config
+from .data.targets import BoxTargets
+from .detection import DetectorConfig
+from .detection.two_stage import TwoStageDetector
 from .errors import ConfigError, MinidatError
-
-if TYPE_CHECKING:
-    from .models import DAT
+from .models import DAT
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAUSE = 0.05  # seconds between turns: the other library's threads have stopped spinning by then
 MINIMUM_RUNS, MAXIMUM_RUNS = 5, 30
+DETECTOR_SIZE = (800, 1088)  # most of COCO's pictures have 480 x 640 pixels: so they come to a detector
 
 
 def run_benchmark(
@@ -39,17 +42,17 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Measure one published model; a plain dict, as `minidat bench --json` prints it.
 
-    Inference, or with `train` a training step (forward, cross-entropy, backward), on random images of the model's size;
+    Inference, or with `train` a training step (forward, cross-entropy, backward; for RetinaNet and segmentors no loss,
+    but random gradients of the outputs), on random images of the model's size, a detector's being 800 x 1088;
+    two-stage detectors detect, or compute their losses of ten random objects, and are compared with nothing;
     `threads` for NumPy and PyTorch alike, default all cores; `seconds` to spend, roughly, but five runs at least.
-    Keys: `model`, `batch`, `mode`, `threads`, `runs`, for us
+    Keys: `model`, `batch`, `image_size`, `mode`, `threads`, `runs`, for us
     `milliseconds` (median), `minimum_milliseconds`, `peak_memory_mib` (of the process),
     `floor_milliseconds` (the matrix products alone), `operators` (share of each in the time of all); `pytorch` (the
     median, minimum and memory, or None without PyTorch), and `ratio`, our median by PyTorch's (or None); `session`, the
     same of a `Session` (with the number of its `helpers`, whose memory is included), or None for a training step.
     Raises ConfigError for an unknown model or a number below 1.
     """
-    from .models import get_config
-
     get_config(name)
     for argument, value in (("batch", batch), ("threads", threads)):
         if value is not None and value < 1:
@@ -66,8 +69,10 @@ def run_benchmark(
 
 def format_benchmark(result: dict[str, Any]) -> str:
     """The result of `run_benchmark` as text for a terminal."""
+    height, width = result["image_size"]
     lines = [
-        f"{result['model']}, batch {result['batch']}, {result['mode']}, {result['threads']} threads, "
+        f"{result['model']}, batch {result['batch']}, {height} x {width} pixels, {result['mode']}, "
+        f"{result['threads']} threads, "
         f"{result['runs']} runs",
         f"{'':10}{'median':>12}{'minimum':>12}{'peak memory':>14}",
     ]
@@ -78,7 +83,7 @@ def format_benchmark(result: dict[str, Any]) -> str:
                 f"{figures['peak_memory_mib']:10.0f} MiB"
             )
     if result["ratio"] is None:
-        lines.append("PyTorch, or the project's tests/reference, is not here: nothing to compare with")
+        lines.append("PyTorch, or the model in the project's tests/reference, is not here: nothing to compare with")
     else:
         lines.append(f"ratio     {result['ratio']:9.2f} (minidat / PyTorch, medians)")
         if result["session"]:
@@ -107,22 +112,35 @@ def _child(what: str, task: dict[str, Any], threads: int | None) -> Any:
 # --- in the child process ---------------------------------------------------------------------------------------------
 
 
-def _our_step(model: DAT, task: dict[str, Any], profile: dict[str, float] | None = None) -> Callable[[], None]:
+def _our_step(model: Any, task: dict[str, Any], profile: dict[str, float] | None = None) -> Callable[[], None]:
     """One inference pass, or one training step, of our model as a function to call."""
     from . import ops
     from .nn import Context
 
-    images, targets = _inputs(task, model.config)
+    images = _images(task, model.config)
+    gradients: list[Any] = []  # of the outputs, drawn once
 
     def infer() -> None:
-        model.forward(images, Context(profile=profile))
+        if isinstance(model, TwoStageDetector):
+            model.detect(images)
+        else:
+            model.forward(images, Context(profile=profile))
 
     def train() -> None:
         model.zero_grad()
         context = Context(gradients=True, training=True, rng=np.random.default_rng(0), profile=profile)
-        logits, backward = model.forward(images, context)
-        _, loss_backward = ops.cross_entropy(logits, targets=targets)
-        backward(loss_backward(np.float32(1))[0])
+        if isinstance(model, TwoStageDetector):
+            _, loss_backward = model.loss(images, _objects(task, model.config), context)
+            loss_backward()
+            return
+        outputs, backward = model.forward(images, context)
+        if isinstance(model, DAT):
+            _, loss_backward = ops.cross_entropy(outputs, targets=_labels(task, model.config))
+            backward(loss_backward(np.float32(1))[0])
+            return
+        if not gradients:
+            gradients.extend(_gradients(outputs if isinstance(outputs, tuple) else (outputs,)))
+        backward(*gradients)
 
     return train if task["train"] else infer
 
@@ -131,17 +149,15 @@ def _pytorch_step(task: dict[str, Any]) -> Callable[[], None]:
     """The same of the PyTorch transcription."""
     import torch  # type: ignore[import-not-found, unused-ignore]
 
-    from .models import get_config
-
     reference = importlib.import_module("tests.reference")
     from .runtime.threads import thread_count
 
     torch.set_num_threads(thread_count())
     config = get_config(task["model"])
     model = reference.build(config)
-    arrays = _inputs(task, config)
-    images = torch.from_numpy(np.ascontiguousarray(arrays[0].transpose(0, 3, 1, 2)))
-    targets = torch.from_numpy(arrays[1])
+    images = torch.from_numpy(np.ascontiguousarray(_images(task, config).transpose(0, 3, 1, 2)))
+    images.requires_grad_(task["train"] and not isinstance(model, reference.DAT))  # as ours finds it
+    gradients: list[Any] = []
 
     def infer() -> None:
         with torch.inference_mode():
@@ -149,17 +165,55 @@ def _pytorch_step(task: dict[str, Any]) -> Callable[[], None]:
 
     def train() -> None:
         model.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(model(images), targets).backward()
+        outputs = model(images)
+        if isinstance(model, reference.DAT):
+            torch.nn.functional.cross_entropy(outputs, torch.from_numpy(_labels(task, config))).backward()
+            return
+        levels = [outputs] if isinstance(outputs, torch.Tensor) else [level for part in outputs for level in part]
+        if not gradients:
+            gradients.extend(
+                torch.from_numpy(array) for array in _gradients([level.detach().numpy() for level in levels])
+            )
+        torch.autograd.backward(levels, gradients)
 
     model.train(task["train"])
     return train if task["train"] else infer
 
 
-def _inputs(task: dict[str, Any], config: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Random images (B, H, W, 3) and labels (B,)."""
-    rng = np.random.default_rng(0)
-    images = rng.standard_normal((task["batch"], *config.image_size, 3), dtype=np.float32)
-    return images, rng.integers(0, config.num_classes, task["batch"])
+def _image_size(config: Any) -> tuple[int, int]:
+    return DETECTOR_SIZE if isinstance(config, DetectorConfig) else config.image_size
+
+
+def _images(task: dict[str, Any], config: Any) -> np.ndarray:
+    """Random images, (B, H, W, 3)."""
+    return np.random.default_rng(0).standard_normal((task["batch"], *_image_size(config), 3), dtype=np.float32)
+
+
+def _labels(task: dict[str, Any], config: Any) -> np.ndarray:
+    """Random labels, (B,)."""
+    return np.random.default_rng(1).integers(0, config.num_classes, task["batch"])
+
+
+def _objects(task: dict[str, Any], config: Any) -> list[BoxTargets]:
+    """Ten random objects an image, which fill their boxes."""
+    rng = np.random.default_rng(1)
+    height, width = _image_size(config)
+    targets = []
+    for _ in range(task["batch"]):
+        starts = rng.uniform(0, (width - 200, height - 200), (10, 2))
+        boxes = np.concatenate([starts, starts + rng.uniform(20, 200, (10, 2))], axis=1).astype(np.float32)
+        masks = [[[x1, y1, x2, y1, x2, y2, x1, y2]] for x1, y1, x2, y2 in boxes.tolist()]
+        targets.append(BoxTargets(boxes, rng.integers(0, config.num_classes, 10), masks))
+    return targets
+
+
+def _gradients(outputs: Any) -> list[Any]:
+    """Random arrays like those in `outputs`, which may be lists of arrays."""
+    rng = np.random.default_rng(2)
+    return [
+        _gradients(output) if isinstance(output, list) else rng.standard_normal(output.shape, dtype=np.float32)
+        for output in outputs
+    ]
 
 
 def _has_pytorch() -> bool:
@@ -168,17 +222,16 @@ def _has_pytorch() -> bool:
 
 def _time(task: dict[str, Any]) -> dict[str, Any]:
     """Our step, a session's and PyTorch's in turn, until there are enough runs; then the profile and the floor."""
-    from .models import create_model
     from .runtime.session import Session
     from .runtime.threads import thread_count
 
     model = create_model(task["model"])
     steps = {"minidat": _our_step(model, task)}
-    if _has_pytorch():
+    if _has_pytorch() and not isinstance(model, TwoStageDetector):
         steps["PyTorch"] = _pytorch_step(task)
     with nullcontext() if task["train"] else Session(model) as session:
         if session is not None:
-            steps["session"] = partial(session, _inputs(task, model.config)[0])
+            steps["session"] = partial(session, _images(task, model.config))
         figures = _in_turn(steps, task["seconds"])
         if session is not None:
             figures["session"]["helpers"] = len(session.helpers)
@@ -195,6 +248,7 @@ def _time(task: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": task["model"],
         "batch": task["batch"],
+        "image_size": list(_image_size(model.config)),
         "mode": "training step" if task["train"] else "inference",
         "threads": thread_count(),
         **figures["minidat"],
@@ -245,11 +299,10 @@ def _peak_memory(step: Callable[[], Any]) -> float:
 
 def _session_memory(task: dict[str, Any]) -> float:
     """MiB of the largest resident size of this process and a session's helpers; what they share counts once."""
-    from .models import create_model
     from .runtime.session import Session
 
     model = create_model(task["model"])
-    images, _ = _inputs(task, model.config)
+    images = _images(task, model.config)
     with Session(model) as session:
         del model
         peak = _peak_memory(partial(session, images))
@@ -301,7 +354,7 @@ class _Products:
         self.shapes[count, m, k, n] += 1
 
 
-def _floor(model: DAT, task: dict[str, Any]) -> float:
+def _floor(model: Any, task: dict[str, Any]) -> float:
     """Seconds that the matrix products take when nothing else is done.
 
     They are those of linear layers, convolutions, attention and relative position biases; attention over neighborhoods
@@ -316,7 +369,7 @@ def _floor(model: DAT, task: dict[str, Any]) -> float:
             products.note(op.__name__, [getattr(a, "value", a) for a in arguments], settings)
             return super().apply(op, *arguments, **settings)
 
-    images, _ = _inputs(task, model.config)
+    images = _images(task, model.config)
     model.forward(images, NotingContext(gradients=task["train"], training=task["train"], rng=np.random.default_rng(0)))
     total = 0.0
     for (count, m, k, n), times in products.shapes.items():
@@ -328,8 +381,6 @@ def _floor(model: DAT, task: dict[str, Any]) -> float:
 
 
 def _main() -> None:
-    from .models import create_model
-
     what, task = sys.argv[1], json.loads(sys.argv[2])
     measure = {
         "time": lambda: _time(task),

@@ -83,6 +83,17 @@ def test_regions_are_assigned_and_objects_come_first(name: str) -> None:
         assert np.array_equal(own, sampled.is_object)
 
 
+def test_in_mask_rcnn_every_object_gets_its_best_region() -> None:
+    """Even one that overlaps another object better; in a cascade it goes to that."""
+    target = minidat.BoxTargets(np.array([[0.0, 0, 10, 10], [0, 0, 10, 9]]), np.array([0, 1]), [])
+    proposal = np.array([[0.0, 0, 10, 9.6]])
+    for name, expected in (("mask_rcnn", 1), ("cascade", 0)):
+        config = CONFIGS[name]()
+        sampled = sample_regions([proposal], [target], config.stages[0], config, Context())
+        assert sampled.is_object.tolist() == [True, True, False]
+        assert sampled.objects.tolist() == [0, 1, expected]
+
+
 def test_levels_of_regions() -> None:
     sides = np.array([0, 10, 56, 111, 112, 223, 224, 447, 448, 3000])
     boxes = np.stack([sides * 0, sides * 0, sides * 2, sides / 2], axis=1)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TOP = 5
 WORDNET_IDENTIFIER = re.compile(r"n\d{8}")  # how ImageNet's folders are called
 IMAGENET_CLASSES = 1000
-SESSION_PIXELS = 10_000_000  # in all images: from here on helper processes gain more time than they take to start
+SESSION_PIXELS = 2_000_000  # in all images: from here on helper processes gain more time than they take to start
 
 
 @dataclass(frozen=True)

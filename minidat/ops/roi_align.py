@@ -34,12 +34,14 @@ def roi_align(
     along_x = [bin_weights(*ends, size, x.shape[2]).astype(x.dtype) for ends in zip(x1, x2, strict=True)]
     output = np.empty((len(boxes), size, size, x.shape[3]), x.dtype)
     for n, image in enumerate(images):
-        output[n] = np.einsum("ir,rsc,js->ijc", along_y[n], x[image], along_x[n], optimize=True)
+        rows = np.tensordot(along_y[n], x[image], axes=1)  # (size, W, C)
+        output[n] = along_x[n] @ rows
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
         d_x = np.zeros_like(x)
         for n, image in enumerate(images):
-            d_x[image] += np.einsum("ir,ijc,js->rsc", along_y[n], d_output[n], along_x[n], optimize=True)
+            d_rows = along_x[n].T @ d_output[n]
+            d_x[image] += np.tensordot(along_y[n].T, d_rows, axes=1)
         return (d_x,)
 
     return output, backward

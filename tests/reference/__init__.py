@@ -9,6 +9,23 @@ the same parameter names (so a state dict of theirs loads strictly), because a p
 a dishonest race. `tests/test_reference.py` holds it to recordings of the authors' own code.
 """
 
-from .dat import DAT, build
+from __future__ import annotations
+
+from typing import Any
+
+from minidat.detection import RetinaNetConfig
+from minidat.segmentation import SegmentorConfig
+
+from . import dat
+from .dat import DAT
+from .detection import build_retinanet
+from .segmentation import build_segmentor
 
 __all__ = ["DAT", "build"]
+
+
+def build(config: Any) -> Any:
+    """The network that a config of any family describes, as a torch.nn.Module with random values."""
+    if isinstance(config, RetinaNetConfig):
+        return build_retinanet(config)
+    return build_segmentor(config) if isinstance(config, SegmentorConfig) else dat.build(config)
