@@ -33,7 +33,9 @@ from .windows import cyclic_shift, window_partition, window_reverse
 __all__ = [
     "KERNELS",
     "attention",
+    "class_nms",
     "conv2d",
+    "conv_norm_relu",
     "convolutional_mlp",
     "cyclic_shift",
     "gelu",
@@ -43,9 +45,13 @@ __all__ = [
     "local_perception",
     "mlp",
     "neighborhood_attention",
+    "nms",
     "residual",
+    "resize",
+    "roi_align",
     "sample_product_grid",
     "takes_keep",
+    "transposed_conv2d",
     "window_partition",
     "window_reverse",
 ]
