@@ -21,6 +21,7 @@ from .nn import Context, Module
 
 PROJECT = Path(__file__).resolve().parent.parent
 RUNS, SLOW = 3, 0.2  # so many runs, but one if it takes so many seconds
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -57,27 +58,33 @@ def recorded_calls(model: Module, images: np.ndarray) -> list[Call]:
     return calls
 
 
-def operator_times(model: Module, images: np.ndarray) -> list[OperatorTimes]:
-    """A row for each operator of model.forward(images), the one with the slowest kernel first."""
+def operator_times(model: Module, images: np.ndarray, *, clock: Clock = time.perf_counter) -> list[OperatorTimes]:
+    """A row for each operator of model.forward(images), the one with the slowest kernel first.
+
+    clock: what tells the seconds; where one thread does all the work, time.thread_time counts only those it worked in.
+    """
     by_operator = defaultdict(list)
     for call in recorded_calls(model, images):
         by_operator[call.op].append(call)
-    rows = [_row(op, calls) for op, calls in by_operator.items()]
+    rows = [_row(op, calls, clock) for op, calls in by_operator.items()]
     return sorted(rows, key=lambda row: -(row.textbook if row.kernel is None else row.kernel))
 
 
-def _row(op: Callable[..., Any], calls: list[Call]) -> OperatorTimes:
+def _row(op: Callable[..., Any], calls: list[Call], clock: Clock) -> OperatorTimes:
     kernel, peer = KERNELS.get(op), _peer(op.__name__)
     hints = {"keep": False} if kernel is not None and takes_keep(kernel) else {}
+
+    def total(function: Callable[..., Any], **hints: Any) -> float:
+        actions = (partial(function, *call.arguments, **call.settings, **hints) for call in calls)
+        return sum(milliseconds(action, clock) for action in actions)
+
     return OperatorTimes(
         operator=op.__name__,
         calls=len(calls),
-        textbook=sum(milliseconds(partial(op, *call.arguments, **call.settings)) for call in calls),
-        kernel=None
-        if kernel is None
-        else sum(milliseconds(partial(kernel, *call.arguments, **call.settings, **hints)) for call in calls),
-        pytorch=None if peer is None else sum(_pytorch_milliseconds(peer, call) for call in calls),
-        floor=floor_milliseconds(calls),
+        textbook=total(op),
+        kernel=None if kernel is None else total(kernel, **hints),
+        pytorch=None if peer is None else sum(_pytorch_milliseconds(peer, call, clock) for call in calls),
+        floor=floor_milliseconds(calls, clock),
     )
 
 
@@ -87,30 +94,30 @@ def _peer(name: str) -> Callable[..., Any] | None:
     return importlib.import_module("tests.reference.operators").PEERS.get(name)
 
 
-def _pytorch_milliseconds(peer: Callable[..., Any], call: Call) -> float:
+def _pytorch_milliseconds(peer: Callable[..., Any], call: Call, clock: Clock) -> float:
     import torch  # type: ignore[import-not-found, unused-ignore]
 
     tensors = [torch.from_numpy(np.array(a)) if isinstance(a, np.ndarray) else a for a in call.arguments]
     with torch.inference_mode():
-        return milliseconds(partial(peer, *tensors, **call.settings))
+        return milliseconds(partial(peer, *tensors, **call.settings), clock)
 
 
-def milliseconds(action: Callable[[], Any]) -> float:
+def milliseconds(action: Callable[[], Any], clock: Clock = time.perf_counter) -> float:
     """The median of some runs after one to warm up; the first counts if it is slow."""
-    first = _seconds(action)
-    return 1e3 * (first if first > SLOW else statistics.median(_seconds(action) for _ in range(RUNS)))
+    first = _seconds(action, clock)
+    return 1e3 * (first if first > SLOW else statistics.median(_seconds(action, clock) for _ in range(RUNS)))
 
 
-def _seconds(action: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+def _seconds(action: Callable[[], Any], clock: Clock) -> float:
+    started = clock()
     action()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 # --- the floor --------------------------------------------------------------------------------------------------------
 
 
-def floor_milliseconds(calls: list[Call]) -> float:
+def floor_milliseconds(calls: list[Call], clock: Clock = time.perf_counter) -> float:
     """What the matrix products of these calls take when nothing else is done.
 
     They are those of linear layers, dense convolutions, attention and relative position biases; attention over
@@ -123,7 +130,7 @@ def floor_milliseconds(calls: list[Call]) -> float:
     total = 0.0
     for (count, m, k, n), times in counts.items():
         a, b = np.ones((count, m, k), np.float32), np.ones((count, k, n), np.float32)
-        total += times * milliseconds(partial(np.matmul, a, b, out=np.empty((count, m, n), np.float32)))
+        total += times * milliseconds(partial(np.matmul, a, b, out=np.empty((count, m, n), np.float32)), clock)
     return total
 
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from minidat import ops
+from minidat import kernels, ops
 from minidat.kernels import KERNELS, takes_keep
 from minidat.runtime.team import Arena, Member, TeamError, run_as
 
@@ -192,6 +192,10 @@ def rounded(inputs: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
 
 def test_every_kernel_has_its_cases() -> None:
     assert set(CASES) | set(CHOICES) == set(KERNELS)
+
+
+def test_all_names_every_kernel() -> None:
+    assert set(kernels.__all__) == {kernel.__name__ for kernel in KERNELS.values()} | {"KERNELS", "takes_keep"}
 
 
 @pytest.mark.parametrize("op", CASES, ids=lambda op: op.__name__)

@@ -150,8 +150,8 @@ def test_equal_scores_average_the_windows() -> None:
     output, _ = neighborhood_attention(
         np.zeros(shape), np.zeros(shape), value, np.zeros((1, 9, 9)), kernel=5, scale=1.0
     )
-    centres = np.clip(np.arange(9.0), 2, 6)[:, None, None] * ones
-    assert_close(output, np.broadcast_to(centres, shape), 1e-14, "average")
+    centers = np.clip(np.arange(9.0), 2, 6)[:, None, None] * ones
+    assert_close(output, np.broadcast_to(centers, shape), 1e-14, "average")
 
 
 @pytest.mark.parametrize(

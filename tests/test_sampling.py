@@ -23,13 +23,13 @@ from .strategies import arrays, map_shapes, map_sizes, normal, seeds
 
 @pytest.mark.parametrize("size", [2, 3, 7, 14, 24])
 def test_reference_and_query_points(size: int) -> None:
-    """The formulas of the authors' code: a linspace over cell centres, or over pixels, brought to [-1, 1]."""
-    centres = torch.linspace(0.5, size - 0.5, size, dtype=torch.float64).numpy()
+    """The formulas of the authors' code: a linspace over cell centers, or over pixels, brought to [-1, 1]."""
+    centers = torch.linspace(0.5, size - 0.5, size, dtype=torch.float64).numpy()
     pixels = np.arange(size)
     expected = {
-        ("reference", "dat"): centres / size * 2 - 1,
-        ("reference", "dat++"): centres / (size - 1) * 2 - 1,
-        ("query", "dat"): centres / size * 2 - 1,
+        ("reference", "dat"): centers / size * 2 - 1,
+        ("reference", "dat++"): centers / (size - 1) * 2 - 1,
+        ("query", "dat"): centers / size * 2 - 1,
         ("query", "dat++"): pixels / (size - 1) * 2 - 1,
     }
     for (kind, rule), points in expected.items():
@@ -42,7 +42,7 @@ def test_reference_and_query_points(size: int) -> None:
 
 @pytest.mark.parametrize("points", [reference_points, query_points])
 @pytest.mark.parametrize("rule", ["dat", "dat++"])
-def test_the_one_point_of_a_map_of_one_pixel_is_its_centre(points: Any, rule: str) -> None:
+def test_the_one_point_of_a_map_of_one_pixel_is_its_center(points: Any, rule: str) -> None:
     assert np.array_equal(points(1, rule=rule), [0])
 
 
@@ -182,7 +182,7 @@ def test_positions_of_other_layouts() -> None:
 
 
 @given(st.sampled_from([2, 3, 5, 9]), st.sampled_from([3, 5, 17]), seeds())
-def test_at_pixel_centres_with_aligned_corners(height: int, width: int, seed: int) -> None:
+def test_at_pixel_centers_with_aligned_corners(height: int, width: int, seed: int) -> None:
     """On the pixels, the border and two beyond: the one-sided slopes are PyTorch's. Sizes are 2^k + 1: all is exact."""
     y = to_positions(np.arange(-2.0, height + 2), height, True)
     x = to_positions(np.arange(-2.0, width + 2), width, True)
@@ -196,7 +196,7 @@ def test_at_pixel_centres_with_aligned_corners(height: int, width: int, seed: in
 
 
 @given(st.sampled_from([1, 2, 4, 8]), st.sampled_from([2, 4, 16]), seeds(), st.sampled_from([0.0, 0.5]))
-def test_at_pixel_centres_and_edges_without_aligned_corners(height: int, width: int, seed: int, shift: float) -> None:
+def test_at_pixel_centers_and_edges_without_aligned_corners(height: int, width: int, seed: int, shift: float) -> None:
     """Sizes 2^k, so that positions are exact. With shift 0.5, between pixels and on the edge, -1 and 1."""
     y = to_positions(np.arange(-2.0, height + 2) + shift, height, False)
     x = to_positions(np.arange(-2.0, width + 2) + shift, width, False)
@@ -221,7 +221,7 @@ def test_far_outside_there_is_nothing(align_corners: bool, far: float) -> None:
 def test_many_samples_of_one_pixel_add_up_in_its_gradient() -> None:
     x = normal((1, 3, 3, 2), 0)
     output, backward = grid_sample(x, np.zeros((1, 1, 4, 5, 2)), align_corners=True)
-    assert_close(output, np.broadcast_to(x[:, 1:2, 1:2], output.shape), 1e-15, "centre")
+    assert_close(output, np.broadcast_to(x[:, 1:2, 1:2], output.shape), 1e-15, "center")
     d_x, _ = backward(np.ones_like(output))
     assert d_x[0, 1, 1].tolist() == [20, 20]
     d_x[0, 1, 1] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 pytest.importorskip("mkdocs", reason="needs what builds the site: pip install '.[docs]'")
 TOOLS = Path(__file__).parents[1] / "docs" / "site_tools"
+PAGES = TOOLS.parent / "pages"
 sys.path.insert(0, str(TOOLS))
 
 from blocks import Block, split_blocks  # noqa: E402
@@ -68,6 +70,46 @@ def test_source_leaves_out_what_it_is_told_to() -> None:
     assert last_line in whole
     assert last_line not in forward
     assert "        ...\n" in forward
+
+
+def test_source_leaves_out_type_hints() -> None:
+    norm = find_source("minidat/ops/normalization.py: layer_norm -docstring -types").code
+    assert norm.startswith("def layer_norm(x, weight, bias, *, eps=1e-5):\n    check_layer_norm(")
+    assert "\n    def backward(d_output):\n" in norm
+    assert (
+        "def apply(self, op, *arguments, **settings):\n"
+        in find_source("minidat/nn/module.py: Context.apply -types").code
+    )
+    convolution = find_source("minidat/nn/layers.py: Conv2d -types").code
+    assert "    def __init__(\n        self,\n" in convolution  # longer than a line
+    assert "        *,\n        stride=1,\n        padding=0,\n" in convolution
+    assert "Context" not in convolution
+
+
+def test_every_listing_is_there() -> None:
+    for page in sorted(PAGES.rglob("*.md")):
+        for block in split_blocks(page.read_text(encoding="utf-8")):
+            if block.language == "source":
+                assert find_source(block.text).code, f"{page.name}, line {block.line}"
+
+
+@pytest.mark.parametrize("chapter", ["03", "04", "07", "09", "14"])
+def test_listings_of_the_textbook_can_be_taken_in_at_a_glance(chapter: str) -> None:
+    (page,) = PAGES.glob(f"tutorial/{chapter}-*.md")
+    for block in split_blocks(page.read_text(encoding="utf-8")):
+        if block.language == "source" and not block.indent:  # not folded away
+            lines = find_source(block.text).code.splitlines()
+            assert len(lines) <= 42, f"line {block.line}"
+            assert max(map(len, lines)) <= 88, f"line {block.line}"
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("tutorial/*.md")), ids=lambda page: page.stem)
+def test_a_chapter_speaks_of_private_names_that_it_shows(page: Path) -> None:
+    blocks = list(split_blocks(page.read_text(encoding="utf-8")))
+    prose = "\n".join(block.text for block in blocks if block.language is None)
+    shown = "\n".join(find_source(block.text).code for block in blocks if block.language == "source")
+    missing = {name for name in re.findall(r"`(_\w+)`", prose) if not re.search(rf"\b{name}\b", shown)}
+    assert not missing
 
 
 def test_source_of_methods_and_of_what_is_private() -> None:
@@ -165,6 +207,11 @@ def test_evidence_must_exist() -> None:
     for mention in ("tests/test_nothing.py", "`tests/test_linear.py::test_nothing`"):
         with pytest.raises(PluginError, match=r"page\.md: .*nothing"):
             check_tests(mention, "page.md")
+
+
+def test_the_evidence_of_all_pages_exists() -> None:
+    for page in sorted(PAGES.rglob("*.md")):
+        check_tests(page.read_text(encoding="utf-8"), page.name)
 
 
 def test_evidence_is_linked_once() -> None:

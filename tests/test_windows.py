@@ -105,7 +105,7 @@ def test_shifted_window_mask(window: int, rows: int, columns: int) -> None:
             assert np.array_equal(window_mask, expected)
 
 
-def test_only_tokens_that_were_neighbours_before_the_roll_see_each_other() -> None:
+def test_only_tokens_that_were_neighbors_before_the_roll_see_each_other() -> None:
     """What the mask is for, said without its regions: in a window, the roll leaves distances as they were, or not."""
     size, window, shift = (12, 8), 4, 2
     places = np.stack(np.mgrid[: size[0], : size[1]], axis=-1)[None].astype(float)

@@ -96,10 +96,13 @@ def _nav_item(file: Path, pages: Path) -> str | dict[str, str]:
 
 
 def _api_entries(module_name: str) -> Iterator[str]:
-    """Markdown for `::: all minidat.ops`: every public name, in a section for each file that defines some of them."""
-    section, level = module_name, 2
+    """Markdown for `::: all minidat.ops`: every public name, in a section for each file that defines some of them.
+
+    A single file, as in `::: all minidat.runtime.threads`, is one section.
+    """
+    section, level = (module_name, 2) if hasattr(import_module(module_name), "__path__") else ("", 3)
     for (home, _), name in sorted((home_of(module_name, name), name) for name in public_names(module_name)):
-        if home != section and home.startswith(f"{module_name}."):
+        if home != section and f"{home}.".startswith(f"{module_name}."):
             section, level = home, 3
             yield f"## {home.rpartition('.')[2]}\n\n{to_markdown(getdoc(import_module(home)) or '')}"
         yield f"::: {module_name}.{name}\n    options:\n      heading_level: {level}"

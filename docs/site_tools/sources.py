@@ -7,8 +7,9 @@ A block in a page such as
     ```
 
 names a file and a function, class, method (`Class.method`), nested function (`linear.backward`) or constant in it.
-Each `-name` leaves something out: `-docstring` the docstring, any other name the body of the function of that name
-inside (`-backward`: the forward alone).
+Each `-name` leaves something out: `-docstring` the docstring, `-types` the type hints of signatures and what is said to
+type checkers and formatters, any other name the body of the function of that name inside (`-backward`: the forward
+alone).
 """
 
 from __future__ import annotations
@@ -23,13 +24,21 @@ from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+LINE_LENGTH = 88  # that the site shows without scrolling sideways
+FOR_TOOLS = re.compile(r"  # (type: ignore|fmt: skip|noqa).*")
 SPECIFICATION = re.compile(r"(?P<path>[\w./-]+\.py): *(?P<name>[\w.]+)(?P<omissions>( +-\w+)*)")
 
 # Where users find names, innermost first; the API reference has a page for each (errors are on minidat's own).
 PUBLIC_MODULES = (
     "minidat.ops",
+    "minidat.kernels",
+    "minidat.runtime.threads",
+    "minidat.runtime.parts",
+    "minidat.operator_times",
     "minidat.nn",
     "minidat.models",
+    "minidat.segmentation",
+    "minidat.detection",
     "minidat.checkpoints",
     "minidat.data",
     "minidat.training",
@@ -139,12 +148,41 @@ def _cut(text: str, node: ast.AST, path: str, name: str, omissions: list[str]) -
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
     last = node.end_lineno or first
     replaced: dict[int, str | None] = {}  # line number -> what stands there instead, None for nothing
+    if "types" in omissions:
+        for n in range(first, last + 1):
+            replaced[n] = FOR_TOOLS.sub("", lines[n - 1])
+        for function in ast.walk(node):
+            if isinstance(function, ast.FunctionDef) and function.returns is not None:
+                end = function.returns.end_lineno or 0
+                replaced |= dict.fromkeys(range(function.lineno, end + 1))
+                replaced[function.lineno] = _signature(function, text)
     for omission in omissions:
-        begin, end, instead = _omitted(node, omission, path, name)
-        replaced |= dict.fromkeys(range(begin, end + 1)) | {begin: instead}
+        if omission != "types":
+            begin, end, instead = _omitted(node, omission, path, name)
+            replaced |= dict.fromkeys(range(begin, end + 1)) | {begin: instead}
     kept = [replaced.get(n, lines[n - 1]) for n in range(first, last + 1)]
     code = textwrap.dedent("\n".join(line for line in kept if line is not None))
     return Source(path, first, last, code, _public_path(path, name))
+
+
+def _signature(function: ast.FunctionDef, text: str) -> str:
+    """A function's `def`, without type hints."""
+    given = function.args
+    arguments = [*given.args, *given.kwonlyargs]
+    defaults = [*[None] * (len(given.args) - len(given.defaults)), *given.defaults, *given.kw_defaults]
+    parts = [
+        argument.arg if default is None else f"{argument.arg}={ast.get_source_segment(text, default)}"
+        for argument, default in zip(arguments, defaults, strict=True)
+    ]
+    if given.vararg is not None or given.kwonlyargs:
+        parts.insert(len(given.args), f"*{given.vararg.arg if given.vararg is not None else ''}")
+    if given.kwarg is not None:
+        parts.append(f"**{given.kwarg.arg}")
+    indent = " " * function.col_offset
+    line = f"{indent}def {function.name}({', '.join(parts)}):"
+    if len(line) <= LINE_LENGTH:
+        return line
+    return "\n".join([f"{indent}def {function.name}(", *(f"{indent}    {part}," for part in parts), f"{indent}):"])
 
 
 def _omitted(node: ast.AST, omission: str, path: str, name: str) -> tuple[int, int, str | None]:

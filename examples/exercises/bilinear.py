@@ -1,7 +1,7 @@
 # minidat exercise: bilinear
 """Exercise: bilinear sampling (chapter 7, docs/pages/tutorial/07-bilinear-sampling.md). Write the forward.
 
-A map is read at points between its pixels. A position (y, x) has coordinates in [-1, 1]: -1 is the centre of the first
+A map is read at points between its pixels. A position (y, x) has coordinates in [-1, 1]: -1 is the center of the first
 pixel of the axis, 1 that of the last. In pixels that is
 
     p = (position + 1) / 2 * (n - 1)            n = H for y, W for x

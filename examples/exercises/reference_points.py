@@ -2,7 +2,7 @@
 """Exercise: reference points and offsets (chapter 8, docs/pages/tutorial/08-reference-points.md). Write two functions.
 
 Deformable attention looks at points of a regular grid, each moved a little. The grid divides [-1, 1] x [-1, 1] into
-H x W equal cells; its points are their centres, (y, x):
+H x W equal cells; its points are their centers, (y, x):
 
     points[i, j] = ((i + 0.5) / H * 2 - 1,  (j + 0.5) / W * 2 - 1)
 

@@ -2,7 +2,7 @@
 """Exercise: the mask of shifted windows (chapter 6, docs/pages/tutorial/06-shifted-windows.md). Write the mask.
 
 Before a shifted window block cuts its map into windows, it rolls the map up and to the left by `shift`. The first rows
-come to the end, and so do the first columns. Windows there hold tokens that were never neighbours. On each axis of the
+come to the end, and so do the first columns. Windows there hold tokens that were never neighbors. On each axis of the
 rolled map there are up to three regions,
 
     [0, n - w)        [n - w, n - shift)        [n - shift, n)

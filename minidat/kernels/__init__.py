@@ -30,6 +30,32 @@ from .sample_product_grid import sample_product_grid
 from .transposed_conv2d import transposed_conv2d
 from .windows import cyclic_shift, window_partition, window_reverse
 
+__all__ = [
+    "KERNELS",
+    "attention",
+    "class_nms",
+    "conv2d",
+    "conv_norm_relu",
+    "convolutional_mlp",
+    "cyclic_shift",
+    "gelu",
+    "grid_sample",
+    "layer_norm",
+    "linear",
+    "local_perception",
+    "mlp",
+    "neighborhood_attention",
+    "nms",
+    "residual",
+    "resize",
+    "roi_align",
+    "sample_product_grid",
+    "takes_keep",
+    "transposed_conv2d",
+    "window_partition",
+    "window_reverse",
+]
+
 KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.attention: attention,
     ops.class_nms: class_nms,

@@ -69,7 +69,7 @@ def neighborhood_attention(
         d_output_tiles = _cut(d_output, tiling)
         d_tables: dict[int, np.ndarray] = {}  # the gradient of bias, as much of it as each part gives
 
-        # Blocks of neighbouring tiles overlap in d_key and d_value, so a part has some heads of an image to itself
+        # Blocks of neighboring tiles overlap in d_key and d_value, so a part has some heads of an image to itself
         def attend_backward(items: slice) -> None:
             d_biases = np.zeros(biases.shape, biases.dtype)
             for image, part in _split(items.start, items.stop, heads):

@@ -12,7 +12,7 @@ from .patch_embedding import ConvolutionalPatchEmbedding, Downsampling, PatchEmb
 
 
 class Backbone(Module):
-    """images (B, H, W, 3), normalised floats -> the stages' maps, the first (B, H / patch, W / patch, dim).
+    """images (B, H, W, 3), normalized floats -> the stages' maps, the first (B, H / patch, W / patch, dim).
 
     Images may have any size, square or not. Where a patch, a window or a stride does not divide a map, the map is
     padded with zeros at the right and the bottom (see PatchEmbedding, WindowAttention and NeighborhoodAttention).
@@ -45,7 +45,8 @@ class Backbone(Module):
         """As `features`; backward takes four gradients in a list, None for an unused map, and returns d_images."""
         images = np.asarray(images)
         check_images(images)
-        x, embedding_backward = self.patch_embedding.forward(images.astype(self.dtype, copy=False), context)
+        x = images.astype(self.dtype, copy=False)
+        x, embedding_backward = self.patch_embedding.forward(x, context)
         features, backwards = [], []
         for i, stage in enumerate(self.stages):
             x, stage_backward = stage.forward(x, context)
@@ -75,7 +76,7 @@ class Backbone(Module):
 class DenseBackbone(Backbone):
     """A backbone for detection and segmentation: each map that is used ends in a layer norm of its own.
 
-    images (B, H, W, 3) -> the maps of the stages `out_indices`, normalised, in a list. The next stage goes on from the
+    images (B, H, W, 3) -> the maps of the stages `out_indices`, normalized, in a list. The next stage goes on from the
     map before that norm. Source: the authors' detection and segmentation code (`norms.i`).
     """
 

@@ -37,8 +37,10 @@ class Block(Module):
             x, perception_backward = context.apply(
                 ops.local_perception, x, self.perception.weight, self.perception.bias
             )
-        x, attention_backward = self._add_branch(x, self.norm1, self.attention, self.scale1, context)
-        output, mlp_backward = self._add_branch(x, self.norm2, self.mlp, self.scale2, context)
+        first = self.norm1, self.attention, self.scale1
+        second = self.norm2, self.mlp, self.scale2
+        x, attention_backward = self._add_branch(x, *first, context)
+        output, mlp_backward = self._add_branch(x, *second, context)
 
         def backward(d_output: np.ndarray) -> np.ndarray:
             d_x = attention_backward(mlp_backward(d_output))
@@ -54,7 +56,8 @@ class Block(Module):
         branch, layer_backward = layer.forward(normed, context)
         drops = context.training and self.drop_rate > 0
         if drops:
-            branch, drop_backward = context.apply(ops.drop_path, branch, rate=self.drop_rate, rng=context.rng)
+            chance = {"rate": self.drop_rate, "rng": context.rng}
+            branch, drop_backward = context.apply(ops.drop_path, branch, **chance)
         factors = None if scale is None else scale.weight
         output, residual_backward = context.apply(ops.residual, x, branch, factors)
 

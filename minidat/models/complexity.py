@@ -155,7 +155,7 @@ def _window_attention(attention: WindowAttention, size: Size) -> Counter[str]:
 
 
 def _neighborhood_attention(attention: NeighborhoodAttention, size: Size) -> Counter[str]:
-    """Two products of each token with its k x k neighbours, on the map padded to at least k x k."""
+    """Two products of each token with its k x k neighbors, on the map padded to at least k x k."""
     tokens = pixels((max(size[0], attention.kernel), max(size[1], attention.kernel)))
     dim = attention.projection.weight.shape[0]
     products = _attention_products(tokens * attention.kernel**2 * dim)

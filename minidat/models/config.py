@@ -67,7 +67,7 @@ class ModelConfig:
     """A whole model.
 
     image_size: (height, width) the model is made for, in pixels; resize_size: side of the square an image is resized to
-    before the centre crop of image_size; table_image_size: the image size whose maps give the deformable bias tables
+    before the center crop of image_size; table_image_size: the image size whose maps give the deformable bias tables
     their size, None for image_size itself; convolutional_patches: overlapping 3x3 convolutions instead of
     non-overlapping patches; local_perception: a depthwise 3x3 convolution at the start of each block;
     convolutional_mlp: another between the two layers of the MLP; layer_scale: initial value of a learned factor per

@@ -14,7 +14,7 @@ from .config import MAX_PARAMETERS, ModelConfig, as_image_size, check, check_dty
 
 
 class DAT(Backbone):
-    """images (B, H, W, 3), normalised floats of any size -> logits (B, num_classes).
+    """images (B, H, W, 3), normalized floats of any size -> logits (B, num_classes).
 
     `labels` names the classes, in the order of the logits, or is None.
     """

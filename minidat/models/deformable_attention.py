@@ -6,6 +6,8 @@ grid move; keys and values are read from the map at the moved points, and are sh
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .. import ops
@@ -18,7 +20,7 @@ from .config import DeformableConfig
 class DeformableAttention(Module):
     """x: (B, H, W, dim) -> the same shape; `sample_grid` tells how many points are sampled for each group of channels.
 
-    `table_size` is the (H, W) of the map that bias tables are made for. The relative table is sampled in normalised
+    `table_size` is the (H, W) of the map that bias tables are made for. The relative table is sampled in normalized
     coordinates and serves a map of any size, the MLP and the convolution too; a fixed table serves its own size only
     (ShapeError otherwise). With a `trace` in the context, an AttentionRecord is left in it.
     """
@@ -66,25 +68,24 @@ class DeformableAttention(Module):
         scale = (x.shape[-1] // self.heads) ** -0.5
         query, query_backward = self.query.forward(x, context)
 
-        # 1. where to look, and what is there: positions (B, groups, Hk, Wk, 2), sampled (B, Hk, Wk, dim)
+        # 1. where to look, (B, groups, Hk, Wk, 2), and what is there, (B, Hk, Wk, dim)
         positions, positions_backward = self._positions(query, context)
         sampled, sample_backward = self._sample(x, positions, context)
         key, key_backward = self.key.forward(sampled, context)
         value, value_backward = self.value.forward(sampled, context)
 
-        # 2. attention of all queries to the samples: bias (B or 1, heads, keys, queries) or None
+        # 2. attention to the samples: bias (B or 1, heads, keys, queries) or None
         bias, bias_backward = self._position_bias(positions, x.shape[1:3], context)
         heads = [_split_heads(tokens, self.heads) for tokens in (query, key, value)]
         mixed, attention_backward = context.apply(ops.attention, *heads, bias, scale=scale)
-        merged = mixed.swapaxes(1, 2).reshape(x.shape)
+        merged = _merge_heads(mixed, x.shape)
         if context.trace is not None:
-            probabilities = ops.attention_probabilities(heads[0], heads[1], bias, scale=scale)
-            context.trace[self.path] = AttentionRecord(
-                positions, self._reference(positions), probabilities, x.shape[1:3]
-            )
+            queries, keys, _ = heads
+            probabilities = ops.attention_probabilities(queries, keys, bias, scale=scale)
+            context.trace[self.path] = self._record(positions, probabilities, x.shape[1:3])
         if self.config.position_encoding == "depthwise":
             position, position_backward = self.position_conv.forward(query, context)
-            merged = merged + position  # not in place: the backward of attention needs its output
+            merged = merged + position  # not in place: attention's backward needs it
 
         # 3. the mixture of the heads
         output, projection_backward = self.projection.forward(merged, context)
@@ -93,12 +94,11 @@ class DeformableAttention(Module):
             d_merged = projection_backward(d_output)  # 3
             d_mixed = _split_heads(d_merged, self.heads)
             d_query, d_key, d_value, *d_bias = attention_backward(d_mixed)  # 2
-            d_query, d_key, d_value = (_merge_heads(d, x.shape[0], n) for d, n in (
-                (d_query, x.shape[1:3]), (d_key, sampled.shape[1:3]), (d_value, sampled.shape[1:3])))  # fmt: skip
             d_positions = bias_backward(*d_bias)
-            d_sampled = value_backward(d_value)  # 1
-            d_sampled += key_backward(d_key)
+            d_sampled = value_backward(_merge_heads(d_value, sampled.shape))  # 1
+            d_sampled += key_backward(_merge_heads(d_key, sampled.shape))
             d_x, d_sample_positions = sample_backward(d_sampled)
+            d_query = _merge_heads(d_query, x.shape)
             d_query = d_query + positions_backward(d_positions + d_sample_positions)
             if self.config.position_encoding == "depthwise":
                 d_query += position_backward(d_merged)
@@ -110,27 +110,27 @@ class DeformableAttention(Module):
         """The offset network (DAT, Fig. 2b): query (B, H, W, dim) -> positions (B, groups, Hk, Wk, 2)."""
         config = self.config
         batch, height, width, dim = query.shape
+        rule: dict[str, Any] = {"rule": config.position_rule, "range_factor": config.range_factor}
         if not config.offsets:
-            offsets = np.zeros((batch, config.groups, *self.sample_grid((height, width)), 2), query.dtype)
-            positions, _ = ops.sampling_points(offsets, rule=config.position_rule, range_factor=config.range_factor)
+            grid = self.sample_grid((height, width))
+            offsets = np.zeros((batch, config.groups, *grid, 2), query.dtype)
+            positions, _ = ops.sampling_points(offsets, **rule)
             return positions, lambda d_positions: np.zeros_like(query)
 
         # the groups share one network: they become a part of the batch
-        grouped = query.reshape(batch, height, width, config.groups, -1).transpose(0, 3, 1, 2, 4)
-        o, conv_backward = self.offset_conv.forward(grouped.reshape(-1, height, width, dim // config.groups), context)
+        grouped = query.reshape(batch, height, width, config.groups, -1)
+        grouped = grouped.transpose(0, 3, 1, 2, 4)
+        grouped = grouped.reshape(-1, height, width, dim // config.groups)
+        o, conv_backward = self.offset_conv.forward(grouped, context)
         o, norm_backward = self.offset_norm.forward(o, context)
         o, gelu_backward = context.apply(ops.gelu, o)
-        o, projection_backward = self.offset_projection.forward(o, context)  # (B groups, Hk, Wk, 2)
-        positions, points_backward = context.apply(
-            ops.sampling_points,
-            o.reshape(batch, config.groups, *o.shape[1:]),
-            rule=config.position_rule,
-            range_factor=config.range_factor,
-        )
+        o, projection_backward = self.offset_projection.forward(o, context)
+        offsets = o.reshape(batch, config.groups, *o.shape[1:])  # (B, groups, Hk, Wk, 2)
+        positions, points_backward = context.apply(ops.sampling_points, offsets, **rule)
 
         def backward(d_positions: np.ndarray) -> np.ndarray:
-            d_o = points_backward(d_positions).reshape(batch * config.groups, *d_positions.shape[2:])
-            d_grouped = conv_backward(norm_backward(gelu_backward(projection_backward(d_o))))
+            d_o = projection_backward(points_backward(d_positions).reshape(o.shape))
+            d_grouped = conv_backward(norm_backward(gelu_backward(d_o)))
             d_grouped = d_grouped.reshape(batch, config.groups, height, width, -1)
             return d_grouped.transpose(0, 2, 3, 1, 4).reshape(query.shape)
 
@@ -140,7 +140,7 @@ class DeformableAttention(Module):
         """x (B, H, W, dim) read at the positions -> (B, Hk, Wk, dim); backward returns d_x and d_positions."""
         if self.config.offsets or self.config.position_rule == "dat":
             return context.apply(ops.grid_sample, x, positions)
-        # DAT++ without offsets pools instead, since its reference points do not lie at the centres of the cells
+        # DAT++ without offsets pools instead, since its reference points do not lie at the centers of the cells
         pooled, pool_backward = context.apply(ops.average_pool, x, kernel=self.config.stride)
         return pooled, lambda d_pooled: (pool_backward(d_pooled), np.zeros_like(positions))
 
@@ -175,16 +175,19 @@ class DeformableAttention(Module):
         """The table at (query - position) / 2, in [-1, 1] over its 2H - 1 rows and 2W - 1 columns (section 3.2)."""
         batch, groups = positions.shape[:2]
         points = positions.reshape(batch, groups, -1, 2)  # (B, groups, K, 2)
-        scales = [(n - 1) / 2 for n in self.relative_position_bias_table.shape[1:]]  # pixels of the table per unit
-        rows, columns = (
-            ((_query_points(n, self.config, points.dtype) - points[..., axis, None]) / 2 + 1) * points.dtype.type(scale)
-            for axis, (n, scale) in enumerate(zip(map_size, scales, strict=True))
-        )  # (B, groups, K, H) and (B, groups, K, W)
-        bias, sample_backward = context.apply(ops.sample_product_grid, self.relative_position_bias_table, rows, columns)
+        table = self.relative_position_bias_table
+        scales = [(n - 1) / 2 for n in table.shape[1:]]  # pixels of the table per unit
+        grids = []  # rows (B, groups, K, H) and columns (B, groups, K, W)
+        for axis, (n, scale) in enumerate(zip(map_size, scales, strict=True)):
+            queries = _query_points(n, self.config, points.dtype)
+            displacement = queries - points[..., axis, None]
+            grids.append((displacement / 2 + 1) * points.dtype.type(scale))
+        bias, sample_backward = context.apply(ops.sample_product_grid, table, *grids)
 
         def backward(d_bias: np.ndarray) -> np.ndarray:
-            d_rows, d_columns = sample_backward(d_bias)
-            d_points = [d.sum(axis=-1) * (-s / 2) for d, s in zip((d_rows, d_columns), scales, strict=True)]
+            d_grids = sample_backward(d_bias)
+            pairs = zip(d_grids, scales, strict=True)
+            d_points = [d_grid.sum(axis=-1) * (-scale / 2) for d_grid, scale in pairs]
             return np.stack(d_points, axis=-1).reshape(positions.shape)
 
         return bias.reshape(batch, self.heads, points.shape[2], -1), backward
@@ -208,12 +211,13 @@ class DeformableAttention(Module):
 
         return bias, backward
 
-    def _reference(self, positions: np.ndarray) -> np.ndarray:
-        """The reference points (Hk, Wk, 2) of these positions."""
+    def _record(self, positions: np.ndarray, probabilities: np.ndarray, map_size: tuple[int, int]) -> AttentionRecord:
+        """For pictures: these and the reference points (Hk, Wk, 2)."""
         lines = [
             ops.reference_points(n, rule=self.config.position_rule, dtype=positions.dtype) for n in positions.shape[2:4]
         ]
-        return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
+        reference = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
+        return AttentionRecord(positions, reference, probabilities, map_size)
 
 
 class PositionMLP(Module):
@@ -240,9 +244,9 @@ def _split_heads(tokens: np.ndarray, heads: int) -> np.ndarray:
     return tokens.reshape(batch, height * width, heads, dim // heads).swapaxes(1, 2)
 
 
-def _merge_heads(tokens: np.ndarray, batch: int, map_size: tuple[int, int]) -> np.ndarray:
-    """(B, heads, H W, d) -> (B, H, W, heads d), the inverse of `_split_heads`."""
-    return tokens.swapaxes(1, 2).reshape(batch, *map_size, -1)
+def _merge_heads(tokens: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(B, heads, H W, d) -> `shape`, (B, H, W, heads d): the inverse of `_split_heads`."""
+    return tokens.swapaxes(1, 2).reshape(shape)
 
 
 def _swap_last_axes(table: np.ndarray) -> tuple[np.ndarray, Backward]:

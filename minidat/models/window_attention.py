@@ -34,27 +34,31 @@ class WindowAttention(Module):
 
         # 1. the tokens of each window: (B nW, w w, dim)
         rolled, roll_backward = context.apply(ops.cyclic_shift, padded, shift=shift)
-        tokens, partition_backward = context.apply(ops.window_partition, rolled, window=window)
+        tokens, cut_backward = context.apply(ops.window_partition, rolled, window=window)
 
-        # 2. attention among them, with the bias of the relative positions and the mask of the shift
-        bias, bias_backward = context.apply(ops.window_position_bias, self.relative_position_bias_table, window=window)
+        # 2. attention among them, with a bias for relative positions and the shift's mask
+        table = self.relative_position_bias_table
+        bias, bias_backward = context.apply(ops.window_position_bias, table, window=window)
         mask = None
         if shift:
-            mask = ops.shifted_window_mask(height, width, window=window, shift=shift)  # (nW, keys, queries)
-            mask = mask.astype(x.dtype, copy=False)
+            mask = ops.shifted_window_mask(height, width, window=window, shift=shift)
+            mask = mask.astype(x.dtype, copy=False)  # (nW, keys, queries)
         if context.local_trace is not None:
-            context.local_trace[self.path] = self._record(tokens, bias, mask, x.shape, (height, width))
+            record = self._record(tokens, bias, mask, x.shape, (height, width))
+            context.local_trace[self.path] = record
         output, attend_backward = self._attend(tokens, bias, mask, len(x), context)
 
         # 3. back to the map
-        output, reverse_backward = context.apply(ops.window_reverse, output, window=window, height=height, width=width)
+        size = {"window": window, "height": height, "width": width}
+        output, reverse_backward = context.apply(ops.window_reverse, output, **size)
         output, unroll_backward = context.apply(ops.cyclic_shift, output, shift=-shift)
 
         def backward(d_output: np.ndarray) -> np.ndarray:
             d_padded, _ = pad_to_multiple(d_output, window)
-            d_tokens, d_bias = attend_backward(reverse_backward(unroll_backward(d_padded)))  # 3, 2
+            d_windows = reverse_backward(unroll_backward(d_padded))  # 3
+            d_tokens, d_bias = attend_backward(d_windows)  # 2
             bias_backward(d_bias)
-            return pad_backward(roll_backward(partition_backward(d_tokens)))  # 1
+            return pad_backward(roll_backward(cut_backward(d_tokens)))  # 1
 
         return output[:, : x.shape[1], : x.shape[2]], backward
 
@@ -70,14 +74,16 @@ class WindowAttention(Module):
         query, key, value = self._split_heads(qkv, batch)
         if mask is not None:
             bias = bias + mask[:, None]  # (nW, heads, keys, queries)
+        heads = query, key, value
         scale = query.shape[-1] ** -0.5
-        mixed, attention_backward = context.apply(ops.attention, query, key, value, bias, scale=scale)
-        merged = mixed.swapaxes(2, 3).reshape(tokens.shape)  # the heads side by side again
+        mixed, mixed_backward = context.apply(ops.attention, *heads, bias, scale=scale)
+        side_by_side = mixed.swapaxes(2, 3)  # (B, nW, w w, heads, d)
+        merged = side_by_side.reshape(tokens.shape)
         output, projection_backward = self.projection.forward(merged, context)
 
         def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            d_mixed = projection_backward(d_output).reshape(mixed.swapaxes(2, 3).shape).swapaxes(2, 3)
-            d_query, d_key, d_value, d_bias = attention_backward(d_mixed)
+            d_merged = projection_backward(d_output).reshape(side_by_side.shape)
+            d_query, d_key, d_value, d_bias = mixed_backward(d_merged.swapaxes(2, 3))
             d_qkv = np.stack([d_query, d_key, d_value], axis=3)  # (B, nW, heads, 3, w w, d)
             d_tokens = qkv_backward(d_qkv.transpose(0, 1, 4, 3, 2, 5).reshape(qkv.shape))
             return d_tokens, d_bias if mask is None else d_bias.sum(axis=0)

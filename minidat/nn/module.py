@@ -118,7 +118,7 @@ class Context:
         if not self.gradients:
             return output, None  # type: ignore[return-value]
 
-        # for backward, instead of the arguments: the operator's own closure decides which arrays are kept
+        # for backward, instead of the arguments: the op's closure decides what is kept
         parameters = [a if isinstance(a, Parameter) else None for a in arguments]
         is_array = [isinstance(a, np.ndarray) for a in arguments]
 
@@ -241,6 +241,6 @@ def check_images(images: np.ndarray) -> None:
     """Raise ShapeError unless `images` is a (B, H, W, 3) array of floats."""
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape or images.dtype.kind != "f":
         raise ShapeError(
-            f"images: found shape {images.shape} of {images.dtype}, expected (batch, height, width, 3) normalised "
+            f"images: found shape {images.shape} of {images.dtype}, expected (batch, height, width, 3) normalized "
             "floats (see minidat.preprocess)"
         )

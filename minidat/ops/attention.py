@@ -35,7 +35,8 @@ def attention(
         (d_scores,) = softmax_backward(value @ d_output.swapaxes(-1, -2))
         d_query = scale * d_scores.swapaxes(-1, -2) @ key
         d_key = scale * d_scores @ query
-        return d_query, d_key, d_value, None if bias is None else unbroadcast(d_scores, bias.shape)
+        d_bias = None if bias is None else unbroadcast(d_scores, bias.shape)
+        return d_query, d_key, d_value, d_bias
 
     return output, backward
 

@@ -33,13 +33,16 @@ def conv2d(
     outputs, group_channels, kh, kw = weight.shape
     padded = np.pad(x, ((0, 0), (py, py), (px, px), (0, 0)))
 
-    # 1. the patch that each output pixel sees becomes a row, the kernel a matrix, for each group (im2col)
-    patches = sliding_window_view(padded, (kh, kw), axis=(1, 2))[:, ::sy, ::sx]  # (B, H', W', C, kh, kw)
+    # 1. a group's patch of an output pixel becomes a row, its kernel a matrix (im2col)
+    windows = sliding_window_view(padded, (kh, kw), axis=(1, 2))
+    patches = windows[:, ::sy, ::sx]  # (B, H', W', C, kh, kw)
     batch, height, width = patches.shape[:3]
-    rows = patches.reshape(batch * height * width, groups, group_channels * kh * kw).swapaxes(0, 1)  # (g, B H' W', k)
-    matrices = weight.reshape(groups, outputs // groups, group_channels * kh * kw)
+    length = group_channels * kh * kw
+    rows = patches.reshape(batch * height * width, groups, length).swapaxes(0, 1)
+    matrices = weight.reshape(groups, outputs // groups, length)
     # 2. one matrix product a group
-    output = (rows @ matrices.swapaxes(1, 2)).swapaxes(0, 1).reshape(batch, height, width, outputs)
+    output = (rows @ matrices.swapaxes(1, 2)).swapaxes(0, 1)  # (B H' W', g, D / g)
+    output = output.reshape(batch, height, width, outputs)
     if bias is not None:
         output = output + bias
 

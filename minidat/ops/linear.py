@@ -19,8 +19,10 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[
     output = x @ weight.T if bias is None else x @ weight.T + bias
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        rows, d_rows = x.reshape(-1, x.shape[-1]), d_output.reshape(-1, len(weight))  # (N, C), (N, D)
-        return d_output @ weight, d_rows.T @ rows, None if bias is None else d_rows.sum(axis=0)
+        rows = x.reshape(-1, x.shape[-1])  # (N, C)
+        d_rows = d_output.reshape(-1, len(weight))  # (N, D)
+        d_bias = None if bias is None else d_rows.sum(axis=0)
+        return d_output @ weight, d_rows.T @ rows, d_bias
 
     return output, backward
 

@@ -18,17 +18,20 @@ def cross_entropy(logits: np.ndarray, *, targets: np.ndarray, label_smoothing: f
     Raises ShapeError for targets of another shape or a label out of range.
     Source: torch.nn.functional.cross_entropy; label smoothing: arXiv 1512.00567, section 7.
     """
-    check(logits.ndim == 2 and len(logits) > 0, "cross_entropy", "shape of logits", logits.shape, "(B, K), B > 0")
+    fits = logits.ndim == 2 and len(logits) > 0
+    check(fits, "cross_entropy", "shape of logits", logits.shape, "(B, K), B > 0")
     batch, classes = logits.shape
     probabilities = _probabilities(targets, batch, classes, logits.dtype)
-    probabilities = probabilities * (1 - label_smoothing) + label_smoothing / classes  # q: (B, K)
+    # q: (B, K)
+    probabilities = probabilities * (1 - label_smoothing) + label_smoothing / classes
     log_softmax = logits - logits.max(axis=1, keepdims=True)
     log_softmax -= np.log(np.exp(log_softmax).sum(axis=1, keepdims=True))
     output = -(probabilities * log_softmax).sum() / batch
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
-        # d_logits = (softmax sum(q) - q) / B; the sum is 1 unless the caller's targets are weighted
-        d_logits = np.exp(log_softmax) * probabilities.sum(axis=1, keepdims=True) - probabilities
+        # d_logits = (softmax sum(q) - q) / B; the sum is 1 unless targets are weighted
+        total = probabilities.sum(axis=1, keepdims=True)
+        d_logits = np.exp(log_softmax) * total - probabilities
         return (d_logits * (float(d_output) / batch),)
 
     return output, backward

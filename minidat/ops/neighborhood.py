@@ -24,21 +24,23 @@ def neighborhood_attention(
     Source: arXiv 2204.07143, Eq. 1-4, with the borders of NATTEN 0.14.6.
     """
     check_neighborhood(query, key, value, bias, kernel)
-    height, width = query.shape[1:3]
+    batch, height, width, heads, d = query.shape
     tokens = neighborhood_tokens(height, width, kernel=kernel)  # (Q, K, 2)
+    entries = _table_entries(tokens, width, kernel)
     # 1. gather: each query's own keys, values and biases
-    near_keys, near_values = _gather(key, tokens), _gather(value, tokens)  # (B, Q, heads, K, d)
-    near_bias = bias[:, *_table_entries(tokens, width, kernel)].transpose(1, 0, 2)[..., None]  # (Q, heads, K, 1)
+    near = _gather(key, tokens), _gather(value, tokens)  # (B, Q, heads, K, d) each
+    near_bias = bias[:, *entries].transpose(1, 0, 2)[..., None]  # (Q, heads, K, 1)
     # 2. attention of each query, alone, to its keys
-    queries = query.reshape(len(query), height * width, *query.shape[3:], 1).swapaxes(-1, -2)  # (B, Q, heads, 1, d)
-    mixed, attention_backward = attention(queries, near_keys, near_values, near_bias, scale=scale)
+    queries = query.reshape(batch, height * width, heads, 1, d)
+    mixed, attention_backward = attention(queries, *near, near_bias, scale=scale)
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        d_queries, d_near_keys, d_near_values, d_near_bias = attention_backward(d_output.reshape(queries.shape))  # 2
-        d_key, d_value = _scatter(d_near_keys, tokens, key.shape), _scatter(d_near_values, tokens, key.shape)  # 1
+        d_mixed = d_output.reshape(queries.shape)
+        d_queries, *d_near, d_near_bias = attention_backward(d_mixed)  # 2
+        d_key, d_value = (_scatter(d, tokens, key.shape) for d in d_near)  # 1
         d_bias = np.zeros_like(bias)
-        entries: Any = (slice(None), *_table_entries(tokens, width, kernel))
-        np.add.at(d_bias, entries, d_near_bias[..., 0].swapaxes(0, 1))
+        places: Any = (slice(None), *entries)
+        np.add.at(d_bias, places, d_near_bias[..., 0].swapaxes(0, 1))
         return d_queries.reshape(query.shape), d_key, d_value, d_bias
 
     return mixed.reshape(query.shape), backward
@@ -51,7 +53,8 @@ def _gather(x: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 def _scatter(d_near: np.ndarray, tokens: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The transpose of `_gather`: a key's gradient is the sum over all queries that see it."""
-    d_x, places = np.zeros(shape, d_near.dtype), (slice(None), tokens[..., 0], tokens[..., 1])
+    d_x = np.zeros(shape, d_near.dtype)
+    places = slice(None), tokens[..., 0], tokens[..., 1]
     np.add.at(d_x, places, d_near.swapaxes(2, 3))  # type: ignore[arg-type]  # an index as any other
     return d_x
 
@@ -70,12 +73,18 @@ def neighborhood_tokens(height: int, width: int, *, kernel: int) -> np.ndarray:
     """
     op = "neighborhood_tokens"
     check(kernel >= 1 and kernel % 2 == 1, op, "kernel", kernel, "an odd number")
-    check(min(height, width) >= kernel, op, "map", (height, width), f"at least {kernel} x {kernel}")
-    rows, columns = (
-        np.clip(np.arange(n) - kernel // 2, 0, n - kernel)[:, None] + np.arange(kernel) for n in (height, width)
-    )  # (H, kernel) and (W, kernel)
-    grid = np.broadcast_arrays(rows[:, None, :, None], columns[None, :, None, :])  # each (H, W, kernel, kernel)
+    size = height, width
+    check(min(size) >= kernel, op, "map", size, f"at least {kernel} x {kernel}")
+    rows, columns = _window(height, kernel), _window(width, kernel)
+    # each (H, W, kernel, kernel)
+    grid = np.broadcast_arrays(rows[:, None, :, None], columns[None, :, None, :])
     return np.stack(grid, axis=-1).reshape(height * width, kernel * kernel, 2)
+
+
+def _window(n: int, kernel: int) -> np.ndarray:
+    """The keys of each query of an axis: (n, kernel)."""
+    first = np.clip(np.arange(n) - kernel // 2, 0, n - kernel)
+    return first[:, None] + np.arange(kernel)
 
 
 def neighborhood_probabilities(
@@ -88,10 +97,10 @@ def neighborhood_probabilities(
     Raises ShapeError as `neighborhood_attention` does.
     """
     check_neighborhood(query, key, key, bias, kernel)
-    height, width = query.shape[1:3]
+    batch, height, width, heads, d = query.shape
     tokens = neighborhood_tokens(height, width, kernel=kernel)
     near_bias = bias[:, *_table_entries(tokens, width, kernel)].transpose(1, 0, 2)[..., None]
-    queries = query.reshape(len(query), height * width, *query.shape[3:], 1).swapaxes(-1, -2)
+    queries = query.reshape(batch, height * width, heads, 1, d)
     probabilities = attention_probabilities(queries, _gather(key, tokens), near_bias, scale=scale)
     return probabilities[..., 0].transpose(0, 2, 3, 1)  # from (B, Q, heads, K, 1)
 

@@ -21,7 +21,7 @@ def dropout(x: np.ndarray, *, rate: float, rng: np.random.Generator) -> tuple[np
 def channel_dropout(x: np.ndarray, *, rate: float, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
     """Set a whole channel of a sample to zero with probability `rate` and divide the others by 1 - rate.
 
-    Neighbouring pixels of a channel tell much the same, so that dropping single ones would change little.
+    Neighboring pixels of a channel tell much the same, so that dropping single ones would change little.
     x: (B, ..., C) -> output: (B, ..., C); x itself at rate 0. Raises ConfigError for a rate outside [0, 1).
     Source: Tompson et al., arXiv 1411.4280, section 3.2; torch.nn.functional.dropout2d.
     """

@@ -18,7 +18,7 @@ def resize(
     """Resize each channel of a map: output = M_y x M_x^T, one interpolation matrix an axis.
 
     All methods are separable, so that two matrix products do it and the transposed ones are its backward. With
-    `align_corners` the centres of the corner pixels stay in place, else the outer edges of the map do ("nearest" knows
+    `align_corners` the centers of the corner pixels stay in place, else the outer edges of the map do ("nearest" knows
     the edges only). Nothing is smoothed before the map shrinks. x: (B, H, W, C), size: (h, w) -> output: (B, h, w, C).
     Raises ShapeError for another number of axes or an empty map, ConfigError for a `method` other than "nearest",
     "bilinear" or "bicubic".
@@ -52,7 +52,7 @@ def interpolation_matrix(old: int, new: int, method: str, align_corners: bool) -
         places = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
     else:
         places = (np.arange(new) + 0.5) * (old / new) - 0.5
-    samples = np.floor(places).astype(int)[:, None] + np.arange(-1, 3)  # (new, 4) neighbours that a kernel can reach
+    samples = np.floor(places).astype(int)[:, None] + np.arange(-1, 3)  # (new, 4) neighbors that a kernel can reach
     distances = np.abs(places[:, None] - samples)
     weights = np.maximum(0, 1 - distances) if method == "bilinear" else _cubic(distances)
     matrix = np.zeros((new, old))

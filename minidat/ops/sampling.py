@@ -1,6 +1,6 @@
 """Where deformable attention looks, and how it reads a map between the pixels.
 
-Positions are (y, x) in [-1, 1] over the map. With *aligned corners*, -1 and 1 are the centres of the first and last
+Positions are (y, x) in [-1, 1] over the map. With *aligned corners*, -1 and 1 are the centers of the first and last
 pixel.
 """
 
@@ -20,15 +20,17 @@ CORNERS = (0, 0), (0, 1), (1, 0), (1, 1)  # (dy, dx) from the pixel above and to
 def reference_points(size: int, *, rule: str, dtype: Any = np.float32) -> np.ndarray:
     """The coordinates on one axis of the uniform grid that sampling starts from: (size,), for i = 0 ... size - 1.
 
-    rule "dat": (i + 0.5) / size * 2 - 1, the centres of `size` equal cells (CVPR paper, section 3.2).
+    rule "dat": (i + 0.5) / size * 2 - 1, the centers of `size` equal cells (CVPR paper, section 3.2).
     rule "dat++": (i + 0.5) / (size - 1) * 2 - 1, whose last point lies beyond 1 (the authors' DAT++ code); a single
-    point, which that formula would divide by zero, is put at the centre, 0.
+    point, which that formula would divide by zero, is put at the center, 0.
     """
     _check_rule("reference_points", rule)
     i = np.arange(size)
     if rule == "dat":
         return ((i + 0.5) / size * 2 - 1).astype(dtype)
-    return ((i + 0.5) / (size - 1) * 2 - 1).astype(dtype) if size > 1 else np.zeros(1, dtype)
+    if size == 1:
+        return np.zeros(1, dtype)
+    return ((i + 0.5) / (size - 1) * 2 - 1).astype(dtype)
 
 
 def query_points(size: int, *, rule: str, dtype: Any = np.float32) -> np.ndarray:
@@ -52,22 +54,24 @@ def sampling_points(offsets: np.ndarray, *, rule: str, range_factor: float | Non
     "dat++". Raises ShapeError for offsets that are not floats. Source: DAT, section 3.2 (its s tanh); DAT++, section
     3.3.
     """
-    check(offsets.dtype.kind == "f", "sampling_points", "offsets", offsets.dtype, "floats")
-    height, width = offsets.shape[2:4]
-    lines = (reference_points(n, rule=rule, dtype=offsets.dtype) for n in (height, width))
-    reference = np.empty((height, width, 2), offsets.dtype)
+    (height, width), dtype = offsets.shape[2:4], offsets.dtype
+    check(dtype.kind == "f", "sampling_points", "offsets", dtype, "floats")
+    lines = (reference_points(n, rule=rule, dtype=dtype) for n in (height, width))
+    reference = np.empty((height, width, 2), dtype)
     reference[..., 0], reference[..., 1] = np.ix_(*lines)
 
     if range_factor is not None:
-        cells = np.array([height, width], offsets.dtype) - (rule == "dat++")
-        reach = np.where(cells > 0, range_factor / np.maximum(cells, 1), 0).astype(offsets.dtype)
+        cells = np.array([height, width], dtype) - (rule == "dat++")
+        reach = np.where(cells > 0, range_factor / np.maximum(cells, 1), 0)
         squashed = np.tanh(offsets)
-        return reference + squashed * reach, lambda d_positions: (d_positions * reach * (1 - squashed**2),)
+        slope = reach * (1 - squashed**2)
+        return reference + squashed * reach, lambda d_positions: (d_positions * slope,)
     moved = reference + offsets
     if rule == "dat":
         positions = np.tanh(moved)
         return positions, lambda d_positions: (d_positions * (1 - positions**2),)
-    inside = (moved >= -1) & (moved <= 1)  # the gradient passes at the bounds themselves, as PyTorch's clamp has it
+    # the gradient passes at the bounds themselves, as PyTorch's clamp has it
+    inside = (moved >= -1) & (moved <= 1)
     return moved.clip(-1, 1), lambda d_positions: (d_positions * inside,)
 
 
@@ -88,10 +92,12 @@ def grid_sample(x: np.ndarray, positions: np.ndarray, *, align_corners: bool = T
     Source: DAT, Eq. 8; torch.nn.functional.grid_sample.
     """
     check_grid_sample(x, positions)
-    (batch, height, width, channels), (_, groups, rows, columns, _) = x.shape, positions.shape
+    batch, height, width, channels = x.shape
+    _, groups, rows, columns, _ = positions.shape
     maps = x.reshape(batch, height, width, groups, -1)
     image, group = np.ix_(range(batch), range(groups), [0], [0])[:2]
-    pixels_y, scale_y = to_pixels(positions[..., 0], height, align_corners)  # (B, groups, Hs, Ws)
+    # in pixels, (B, groups, Hs, Ws) each, and how many pixels a unit is
+    pixels_y, scale_y = to_pixels(positions[..., 0], height, align_corners)
     pixels_x, scale_x = to_pixels(positions[..., 1], width, align_corners)
     y0, x0 = np.floor(pixels_y), np.floor(pixels_x)
     samples = np.zeros((batch, groups, rows, columns, channels // groups), x.dtype)
@@ -100,21 +106,25 @@ def grid_sample(x: np.ndarray, positions: np.ndarray, *, align_corners: bool = T
         row, column = y0 + dy, x0 + dx
         weight_y, weight_x = 1 - np.abs(pixels_y - row), 1 - np.abs(pixels_x - column)
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        place = image, np.where(inside, row, 0).astype(int), np.where(inside, column, 0).astype(int), group
+        place = image, *np.where(inside, (row, column), 0).astype(int), group
         samples += (weight_y * weight_x * inside)[..., None] * maps[place]
         corners.append((place, weight_y * inside, weight_x * inside))
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        d_samples = d_output.reshape(batch, rows, columns, groups, -1).transpose(0, 3, 1, 2, 4)
-        d_maps, d_y, d_x = np.zeros_like(maps), np.zeros_like(pixels_y), np.zeros_like(pixels_x)
+        d_samples = d_output.reshape(batch, rows, columns, groups, -1)
+        d_samples = d_samples.transpose(0, 3, 1, 2, 4)  # as samples
+        d_maps = np.zeros_like(maps)
+        d_y, d_x = np.zeros_like(pixels_y), np.zeros_like(pixels_x)
         for (dy, dx), (place, weight_y, weight_x) in zip(CORNERS, corners, strict=True):
             np.add.at(d_maps, place, (weight_y * weight_x)[..., None] * d_samples)
             agreement = (maps[place] * d_samples).sum(axis=-1)
-            d_y += (2 * dy - 1) * weight_x * agreement  # the upper corner's weight falls with y, the lower one's rises
+            # as y grows, the weight of an upper corner falls and that of a lower one rises
+            d_y += (2 * dy - 1) * weight_x * agreement
             d_x += (2 * dx - 1) * weight_y * agreement
         return d_maps.reshape(x.shape), np.stack([d_y * scale_y, d_x * scale_x], axis=-1)
 
-    return samples.transpose(0, 2, 3, 1, 4).reshape(batch, rows, columns, channels), backward
+    output = samples.transpose(0, 2, 3, 1, 4).reshape(batch, rows, columns, channels)
+    return output, backward
 
 
 def to_pixels(positions: np.ndarray, size: int, align_corners: bool) -> tuple[np.ndarray, Any]:
@@ -149,7 +159,8 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
     differ. Source: DAT, section 3.2 (deformable relative position bias).
     """
     check_product_grid(table, rows, columns)
-    tables = table.reshape(rows.shape[1], -1, *table.shape[1:])  # (g, n, R, S): n heads a group
+    # n heads in each of g groups: (g, n, R, S)
+    tables = table.reshape(rows.shape[1], -1, *table.shape[1:])
     row_hats, row_slopes = hats(rows, table.shape[1])  # (B, g, K, Qy, R)
     column_hats, column_slopes = hats(columns, table.shape[2])  # (B, g, K, Qx, S)
     # summed over the columns s first: (B, g, n, K, Qx, R)
@@ -176,8 +187,9 @@ def hats(t: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     The slope is 1 on the way up (-1 <= t - r < 0) and -1 on the way down (0 <= t - r < 1).
     """
     distance = t[..., None] - np.arange(size, dtype=t.dtype)
-    slopes = ((distance >= -1) & (distance < 0)).astype(t.dtype) - ((distance >= 0) & (distance < 1))
-    return np.maximum(0, 1 - np.abs(distance)), slopes
+    rises = (distance >= -1) & (distance < 0)
+    falls = (distance >= 0) & (distance < 1)
+    return np.maximum(0, 1 - np.abs(distance)), rises.astype(t.dtype) - falls
 
 
 def check_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:

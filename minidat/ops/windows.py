@@ -79,23 +79,27 @@ def cyclic_shift(x: np.ndarray, *, shift: int) -> tuple[np.ndarray, Any]:
 
 
 def shifted_window_mask(height: int, width: int, *, window: int, shift: int) -> np.ndarray:
-    """What is added to the scores of a shifted map: -100 between tokens that the roll made neighbours, 0 elsewhere.
+    """What is added to the scores of a shifted map: -100 between tokens that the roll made neighbors, 0 elsewhere.
 
     -> (H/w * W/w, w * w, w * w), float32, symmetric. On each axis the rolled map has three regions, [0, -w), [-w,
     -shift) and [-shift, end); tokens of different regions of a window do not see each other. Source: Swin, Fig. 4; the
     value -100 and the slices are those of the authors' code. Raises ShapeError unless the window divides the map, and
     unless 0 < shift < window.
     """
-    check_windows("shifted_window_mask", height, width, window)
-    check(0 < shift < window, "shifted_window_mask", "shift", shift, f"above 0 and below the window, {window}")
+    op = "shifted_window_mask"
+    check_windows(op, height, width, window)
+    expected = f"above 0 and below the window, {window}"
+    check(0 < shift < window, op, "shift", shift, expected)
     region = np.zeros((1, height, width, 1), np.float32)
     for axis in (1, 2):
         line = np.zeros(region.shape[axis], np.float32)
         line[-window:-shift] = 1
         line[-shift:] = 2
-        region += np.expand_dims(line, [a for a in range(4) if a != axis]) * 3 ** (axis - 1)
-    windows = _split(region, window)[..., 0]  # (windows, tokens): the region's number, y + 3 x
-    return np.where(windows[:, :, None] == windows[:, None, :], np.float32(0), np.float32(-100))
+        others = [a for a in range(4) if a != axis]
+        region += np.expand_dims(line, others) * 3 ** (axis - 1)  # its number, y + 3 x
+    windows = _split(region, window)[..., 0]  # (windows, tokens)
+    same = windows[:, :, None] == windows[:, None, :]
+    return np.where(same, np.float32(0), np.float32(-100))
 
 
 def relative_position_index(window: int) -> np.ndarray:
@@ -116,12 +120,12 @@ def window_position_bias(table: np.ndarray, *, window: int) -> tuple[np.ndarray,
     table: ((2w - 1)^2, heads) -> bias: (heads, w * w keys, w * w queries).
     Raises ShapeError if the table's length is not (2w - 1)^2. Source: Swin, Eq. 4.
     """
-    rows = len(table)
-    check(rows == (2 * window - 1) ** 2, "window_position_bias", "rows of table", rows, (2 * window - 1) ** 2)
+    rows, expected = len(table), (2 * window - 1) ** 2
+    check(rows == expected, "window_position_bias", "rows of table", rows, expected)
     index = relative_position_index(window)
 
     def backward(d_bias: np.ndarray) -> tuple[np.ndarray]:
-        d_table = [np.bincount(index.ravel(), weights=d_head.ravel(), minlength=rows) for d_head in d_bias]
+        d_table = [np.bincount(index.ravel(), d.ravel(), rows) for d in d_bias]
         return (np.stack(d_table, axis=1).astype(table.dtype, copy=False),)
 
     return table.T[:, index], backward

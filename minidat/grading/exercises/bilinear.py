@@ -87,7 +87,7 @@ EXERCISE = Exercise(
                     lambda x, positions: forward(x, positions[:, ::-1]),
                 ),
                 Mistake(
-                    "output", "-1 and 1 are taken for the edges of the map: here they are the centres of the first and "
+                    "output", "-1 and 1 are taken for the edges of the map: here they are the centers of the first and "
                     "last pixel, so that p = (position + 1) / 2 * (n - 1)",
                     lambda x, positions: sample(x, positions, align_corners=False)[0],
                 ),

@@ -52,7 +52,7 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="reference_points",
-            hint="the centres of n equal cells of [-1, 1] are (i + 0.5) / n * 2 - 1; np.meshgrid(..., indexing='ij').",
+            hint="the centers of n equal cells of [-1, 1] are (i + 0.5) / n * 2 - 1; np.meshgrid(..., indexing='ij').",
             sizes=SIZES,
             case=points_case,
             reference=points,
@@ -63,7 +63,7 @@ EXERCISE = Exercise(
                     lambda height, width: points(height, width)[..., ::-1],
                 ),
                 Mistake(
-                    "points", "the first and last points lie at -1 and 1: they should be centres of cells, half a cell "
+                    "points", "the first and last points lie at -1 and 1: they should be centers of cells, half a cell "
                     "inside",
                     lambda height, width: grid(*(np.linspace(-1, 1, n) for n in (height, width))),
                 ),
