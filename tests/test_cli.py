@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from minidat.commands import main
 from minidat.catalog import list_models
+from minidat.commands import main
 
 
 def test_info_lists_all_models_as_json(capsys):

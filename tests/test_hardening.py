@@ -511,6 +511,11 @@ def test_a_lack_of_memory_names_the_file(photo: str, monkeypatch: pytest.MonkeyP
     with pytest.raises(MinidatError, match=r"photo\.png: .*not enough memory"):
         load_image(photo)
     monkeypatch.undo()
+    (Path(photo).parent / "x.npz").write_bytes(tiny_npz())
+    monkeypatch.setattr(np, "empty", too_large)
+    with pytest.raises(CheckpointError, match=r"x\.npz: there is not enough memory"):
+        load_model(Path(photo).parent / "x.npz")
+    monkeypatch.undo()
     monkeypatch.setattr(classification, "classify", too_large)
     assert main(["classify", photo]) == 2
     error = capsys.readouterr().err
