@@ -4,6 +4,7 @@ archive         a zip file, opened with every promise in it checked (both format
 torch_file      the tensors of a PyTorch `.pth`, whose pickle is interpreted without executing it
 convert         the authors' names of the weights <-> ours: one table
 recognize       which model a state dict is for, read off its names and shapes
+recognize_dense the same of detectors and segmentors
 npz             our own format: weights, config and labels
 load            all of it together: `load_model`, `convert`
 published       where the authors publish their weights, and how to fetch them
