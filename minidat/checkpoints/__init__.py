@@ -15,6 +15,7 @@ from .convert import convert_state_dict, to_authors_state_dict
 from .load import convert, load_model, read_checkpoint, resize_tables
 from .npz import Checkpoint, load_npz, save_npz
 from .recognize import Hints, read_hints, recognize_config
+from .recognize_dense import recognize_dense
 from .torch_file import read_torch_file
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "read_hints",
     "read_torch_file",
     "recognize_config",
+    "recognize_dense",
     "resize_tables",
     "save_npz",
     "to_authors_state_dict",
