@@ -409,10 +409,13 @@ def test_unknown_names(tmp_path: Path) -> None:
 
 
 def test_the_table_names_published_models_only() -> None:
-    assert [name for name in list_models() if name in PUBLISHED_WEIGHTS] == list(PUBLISHED_WEIGHTS)
+    models = [entry.model or name for name, entry in PUBLISHED_WEIGHTS.items()]
+    assert [name for name in list_models() if name in PUBLISHED_WEIGHTS] == list(dict.fromkeys(models))
+    others = {name: entry.model for name, entry in PUBLISHED_WEIGHTS.items() if entry.model}
+    assert all(name == f"{model}_1x" for name, model in others.items())
     assert len({entry.url for entry in PUBLISHED_WEIGHTS.values()}) == len(PUBLISHED_WEIGHTS)
     for entry in PUBLISHED_WEIGHTS.values():
         assert entry.url.endswith("/?dl=1")
-        assert (entry.top1 is None) != (entry.mean_iou is None)
+        assert [entry.top1, entry.mean_iou, entry.box_ap].count(None) == 2
         assert 80 < (entry.top1 or 82) < 87
         assert 48 < (entry.mean_iou or 49) < 52

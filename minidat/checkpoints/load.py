@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..catalog import FAMILIES, family_of
-from ..data.labels import ade20k_labels, imagenet_labels
+from ..data.labels import ade20k_labels, coco_labels, imagenet_labels
+from ..detection.config import DetectorConfig
 from ..errors import CheckpointError, MinidatError
 from ..models.config import ModelConfig, as_image_size, check_dtype
 from ..models.dat import DAT
@@ -31,10 +32,10 @@ def load_model(path: PathLike, *, image_size: int | tuple[int, int] | None = Non
     """The model in a weights file: a `.npz` of minidat, or a `.pth` of the authors (told apart by content).
 
     The model, a DAT, a RetinaNet, an UperNet, ..., has a `.config`, recognised from names and shapes in the authors'
-    files (see `recognize_config`, `recognize_dense`), and `.labels`: those of the file, ImageNet's and ADE20K's for the
-    authors' classifiers of 1000 classes and segmentors of 150, else None. `image_size` is in pixels, one side of a
-    square or (height, width): where bias tables follow the image size, as in the CVPR classifiers, they are resized as
-    the authors do (`resize_tables`). dtype: float32 or float64.
+    files (see `recognize_config`, `recognize_dense`), and `.labels`: those of the file, else ImageNet's, ADE20K's and
+    COCO's for the authors' classifiers of 1000 classes, segmentors of 150 and detectors of 80, else None. `image_size`
+    is in pixels, one side of a square or (height, width): where bias tables follow the image size, as in the CVPR
+    classifiers, they are resized as the authors do (`resize_tables`). dtype: float32 or float64.
 
     Nothing in the file is executed. Raises CheckpointError for a file that is missing, damaged, or no such model;
     ConfigError for another dtype or an impossible image size.
@@ -94,7 +95,8 @@ def _dense_checkpoint(
         config = recognize_dense(ours, name=name, hints=read_hints(backbone))
     except MinidatError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    labels = list(ade20k_labels()) if config.num_classes == len(ade20k_labels()) else None
+    usual = coco_labels() if isinstance(config, DetectorConfig) else ade20k_labels()
+    labels = list(usual) if config.num_classes == len(usual) else None
     if isinstance(classes, (list, tuple)) and len(classes) == config.num_classes:
         labels = [one_line(label).strip() for label in classes]
     return Checkpoint({key: _as_float(value, dtype) for key, value in ours.items()}, config, labels)
@@ -146,7 +148,8 @@ def _bicubic(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _parts(content: Any, path: PathLike) -> tuple[dict[str, np.ndarray], Any, Any]:
-    """The weights, and of the rest the settings of the authors' trainer and mmsegmentation's names of the classes."""
+    """The weights, and of the rest the settings of the authors' trainer and the names of the classes, which
+    mmdetection and mmsegmentation write."""
     settings = content if isinstance(content, dict) else {}
     meta = settings.get("meta")
     return model_part(content, path), settings.get("config"), meta.get("CLASSES") if isinstance(meta, dict) else None

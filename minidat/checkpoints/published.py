@@ -1,4 +1,4 @@
-"""Where the authors publish their weights, what accuracy they report, and how to fetch a file and be sure of it."""
+"""Where the authors publish their weights, what quality they report, and how to fetch a file and be sure of it."""
 
 from __future__ import annotations
 
@@ -37,21 +37,32 @@ MAX_FILE_BYTES_PER_PARAMETER = 32  # float32 weights, an optimizer's two moments
 class PublishedWeights:
     """A file of the authors: its address, and what they report, in %.
 
-    top1, top5: accuracy on ImageNet-1K's validation images; mean_iou: on ADE20K's, at one scale.
+    top1, top5: accuracy on ImageNet-1K's validation images; mean_iou: on ADE20K's, at one scale; box_ap, mask_ap: on
+    COCO's of 2017; model: the config's name, where the weights have another one.
     """
 
     url: str
     top1: float | None = None
     top5: float | None = None
     mean_iou: float | None = None
+    box_ap: float | None = None
+    mask_ap: float | None = None
+    model: str | None = None
 
 
 def _share(identifier: str) -> str:
     return f"https://cloud.tsinghua.edu.cn/f/{identifier}/?dl=1"
 
 
-# DAT: README of LeapLabTHU/DAT at 18d7bb5; DAT++: its README today; its segmentors: README of DAT-Segmentation at
-# fdd2039. No checksums are published.
+def _detector(
+    identifier: str, box_ap: float, mask_ap: float | None = None, model: str | None = None
+) -> PublishedWeights:
+    return PublishedWeights(_share(identifier), box_ap=box_ap, mask_ap=mask_ap, model=model)
+
+
+# DAT: README of LeapLabTHU/DAT at 18d7bb5; DAT++: its README today; its detectors: README of DAT-Detection at 4d4023d;
+# its segmentors: that of DAT-Segmentation at fdd2039. No checksums are published. A detector's name alone means its
+# weights after 36 epochs ("3x"), `_1x` those after 12.
 PUBLISHED_WEIGHTS = {
     "dat_tiny": PublishedWeights(_share("1367349deefc48efa650"), 82.034, 95.850),
     "dat_small": PublishedWeights(_share("f04b18081e3e4606adb7"), 83.686, 96.392),
@@ -61,6 +72,20 @@ PUBLISHED_WEIGHTS = {
     "datpp_small": PublishedWeights(_share("4c2a76360c964fbd81d5"), 84.6),
     "datpp_base": PublishedWeights(_share("8e30492404d348d89f25"), 84.9),
     "datpp_base_384": PublishedWeights(_share("032dc804cdf44bf18bb5"), 85.9),
+    "retinanet_datpp_tiny": _detector("ff4e48c036cb4d9badca", 49.2),
+    "retinanet_datpp_tiny_1x": _detector("8e49b993adf242829ee1", 46.8, model="retinanet_datpp_tiny"),
+    "retinanet_datpp_small": _detector("3687b77098a647adb54f", 50.2),
+    "retinanet_datpp_small_1x": _detector("c1585651b3ec41fa9eb5", 48.3, model="retinanet_datpp_small"),
+    "mask_rcnn_datpp_tiny": _detector("a7db396a372449779347", 50.5, 45.1),
+    "mask_rcnn_datpp_tiny_1x": _detector("2b61106279ae488bbb45", 48.7, 43.7, model="mask_rcnn_datpp_tiny"),
+    "mask_rcnn_datpp_small": _detector("3bde5a98a0ca46d8b2ee", 51.2, 45.7),
+    "mask_rcnn_datpp_small_1x": _detector("8f3653c027974136a74a", 49.8, 44.5, model="mask_rcnn_datpp_small"),
+    "cascade_mask_rcnn_datpp_tiny": _detector("1aa96891dda24451bbf8", 53.0, 46.0),
+    "cascade_mask_rcnn_datpp_tiny_1x": _detector(
+        "35be35faa96044ee8561", 52.2, 45.0, model="cascade_mask_rcnn_datpp_tiny"
+    ),
+    "cascade_mask_rcnn_datpp_small": _detector("17d84d4f5ae2457285af", 54.2, 46.9),
+    "cascade_mask_rcnn_datpp_base": _detector("9ea06105dd394b8d97ac", 54.5, 47.0),
     "upernet_datpp_tiny": PublishedWeights(_share("de75c7e1622847268f4f"), mean_iou=49.4),
     "upernet_datpp_small": PublishedWeights(_share("2f4a2be90a08477fa4b3"), mean_iou=50.5),
     "upernet_datpp_base": PublishedWeights(_share("7c442d4371c4433aa428"), mean_iou=51.0),
@@ -82,12 +107,15 @@ def download(name: str, destination: PathLike, *, url: str | None = None, progre
     Raises ConfigError for an unknown name; DownloadError if the server cannot be reached or refuses, if the transfer
     breaks off again and again, or if what came is a web page or anything else than those weights.
     """
-    config = get_config(name)
-    if url is None and name not in PUBLISHED_WEIGHTS:
-        raise ConfigError(
-            f"model name: no weights of {name} are published, expected one of {', '.join(PUBLISHED_WEIGHTS)}"
-        )
-    url = url or PUBLISHED_WEIGHTS[name].url
+    published = PUBLISHED_WEIGHTS.get(name)
+    model_name = published.model or name if published else name
+    config = get_config(model_name)
+    if url is None:
+        if published is None:
+            raise ConfigError(
+                f"model name: no weights of {name} are published, expected one of {', '.join(PUBLISHED_WEIGHTS)}"
+            )
+        url = published.url
     if not url.startswith(("http://", "https://")):
         raise DownloadError(f"{one_line(url)}: found another kind of address, expected one with http:// or https://")
     destination = Path(destination)
@@ -101,7 +129,7 @@ def download(name: str, destination: PathLike, *, url: str | None = None, progre
     with _file_errors(destination):
         _fetch(url, part, expected * MAX_FILE_BYTES_PER_PARAMETER, progress)
     try:
-        model = build_model(read_checkpoint(part, name=name), part)
+        model = build_model(read_checkpoint(part, name=model_name), part)
         if model.config != config:
             found, (height, width) = model.config, config.image_size
             raise CheckpointError(

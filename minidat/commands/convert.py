@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--labels",
         metavar="FILE",
-        help="the names of the classes: a text file with one a line, or `imagenet` or `cifar10`",
+        help="the names of the classes: a text file with one a line, or `imagenet`, `cifar10`, `ade20k` or `coco`",
     )
     command.add_argument("--half", action="store_true", help="store 16 bits a weight: half the size, about 3 digits")
     command.set_defaults(run=run)

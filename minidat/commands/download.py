@@ -17,7 +17,12 @@ def add(commands: Any) -> None:
         description="Fetch a model from where its authors publish it, check it, and write it as a file of minidat. "
         "A download that broke off goes on where it stopped.",
     )
-    command.add_argument("name", metavar="NAME", help="such as dat_tiny; `minidat info` lists all")
+    command.add_argument(
+        "name",
+        metavar="NAME",
+        help="such as dat_tiny; `minidat info` lists all; a detector's name with _1x: "
+        "its weights after 12 epochs, not 36",
+    )
     command.add_argument(
         "destination", nargs="?", metavar="DST", help="the .npz file to write, or a .pth file for the authors' own "
         "(default: NAME.npz)",

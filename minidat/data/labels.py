@@ -37,8 +37,23 @@ def _ade20k_lines() -> list[str]:
     return Path(__file__).with_name("ade20k_classes.txt").read_text(encoding="utf-8").splitlines()
 
 
+def coco_labels() -> tuple[str, ...]:
+    """The 80 classes of COCO's objects, in the order of every published detector: by category id."""
+    return tuple(line.split(" ", 1)[1] for line in _coco_lines())
+
+
+def coco_category_ids() -> tuple[int, ...]:
+    """The ids, 1 to 90 with gaps, that COCO's files have for those classes."""
+    return tuple(int(line.split(" ", 1)[0]) for line in _coco_lines())
+
+
+def _coco_lines() -> list[str]:
+    """One line a class: category id, name."""
+    return Path(__file__).with_name("coco_classes.txt").read_text(encoding="utf-8").splitlines()
+
+
 def load_labels(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The labels called "imagenet", "cifar10" or "ade20k", or those in a UTF-8 text file, one a line in order.
+    """The labels called "imagenet", "cifar10", "ade20k" or "coco", or those in a UTF-8 text file, one a line in order.
 
     Raises MinidatError for a file that cannot be read, is not text, or has an empty line.
     """
@@ -48,11 +63,14 @@ def load_labels(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
         return cifar10_labels()
     if name_or_path == "ade20k":
         return ade20k_labels()
+    if name_or_path == "coco":
+        return coco_labels()
     try:
         labels = tuple(line.strip() for line in read_text(name_or_path).splitlines())
     except OSError as error:
         raise MinidatError(
-            f"{name_or_path}: {error.strerror}; expected a text file of labels, `imagenet`, `cifar10` or `ade20k`"
+            f"{name_or_path}: {error.strerror}; "
+            "expected a text file of labels, `imagenet`, `cifar10`, `ade20k` or `coco`"
         ) from None
     except ValueError:
         raise MinidatError(f"{name_or_path}: not UTF-8 text; expected labels, one a line") from None
