@@ -8,14 +8,23 @@ from .catalog import FAMILIES, family_of, get_config, list_models
 from .models import ModelConfig
 from .models.complexity import KINDS
 
+FIGURES = {  # of PublishedWeights, and how a table calls them
+    "top1": "top-1 {:.2f}%",
+    "top5": "top-5 {:.2f}%",
+    "box_ap": "box AP {:.1f}%",
+    "mask_ap": "mask AP {:.1f}%",
+    "mean_iou": "mIoU {:.1f}%",
+}
+
 
 def describe_model(name: str) -> dict[str, Any]:
-    """Figures of one published model, all but the accuracy computed by walking it.
+    """Figures of one published model, all but the published ones computed by walking it.
 
     Keys: `name`, `parameters`, `gflops` (multiply-adds / 1e9 for one image, counted as in `models.complexity`),
-    `image_size` (height, width), `top1` and `top5` (ImageNet accuracy its authors published, percent, or None), and
-    `parts`: for each part of the network its `name`, `map_size`, `dim`, `blocks` (None where there are none),
-    `parameters`, `gflops`, and `gflops_by_kind`. Raises ConfigError for an unknown name.
+    `image_size` (height, width), what its authors published (percent, or None: `top1` and `top5` on ImageNet, `box_ap`
+    and `mask_ap` on COCO, `mean_iou` on ADE20K), and `parts`: for each part of the network its `name`, `map_size`,
+    `dim`, `blocks` (None where there are none), `parameters`, `gflops`, and `gflops_by_kind`.
+    Raises ConfigError for an unknown name.
     """
     from .checkpoints.published import PUBLISHED_WEIGHTS
 
@@ -42,8 +51,7 @@ def describe_model(name: str) -> dict[str, Any]:
         "parameters": model.parameter_count(),
         "gflops": sum(part["gflops"] for part in parts),
         "image_size": list(config.image_size),
-        "top1": published.top1 if published else None,
-        "top5": published.top5 if published else None,
+        **{figure: getattr(published, figure, None) for figure in FIGURES},
         "parts": parts,
     }
 
@@ -56,14 +64,15 @@ def describe_all() -> list[dict[str, Any]]:
 def format_models(models: list[dict[str, Any]]) -> str:
     """A table of models for a terminal, one a line."""
     width = max(16, *(len(model["name"]) + 1 for model in models))
-    lines = [f"{'model':{width}}{'parameters':>12}{'GFLOPs':>10}{'image':>12}{'top-1':>9}{'top-5':>9}"]
+    lines = [f"{'model':{width}}{'parameters':>12}{'GFLOPs':>10}{'image':>12}  published"]
     for model in models:
         size = "x".join(map(str, model["image_size"]))
-        top1, top5 = (f"{t:.2f}%" if t else "-" for t in (model["top1"], model["top5"]))
-        lines.append(
-            f"{model['name']:{width}}{model['parameters']:>12,}{model['gflops']:>10.2f}{size:>12}{top1:>9}{top5:>9}"
-        )
-    lines.append("GFLOPs: multiply-adds of one image. Accuracy: on ImageNet-1K, as the authors published it.")
+        figures = ", ".join(text.format(model[name]) for name, text in FIGURES.items() if model[name] is not None)
+        line = f"{model['name']:{width}}{model['parameters']:>12,}{model['gflops']:>10.2f}{size:>12}  {figures}"
+        lines.append(line.rstrip())
+    lines.append(
+        "GFLOPs: multiply-adds of one image. Published: what the authors report on ImageNet-1K, COCO and ADE20K."
+    )
     return "\n".join(lines)
 
 

@@ -52,6 +52,11 @@ def test_kinds_of_dat_tiny():
 def test_tables_name_every_model_and_part():
     table = format_models(describe_all())
     assert all(name in table for name in list_models())
+    lines = {line.split()[0]: line for line in table.splitlines()}
+    assert lines["dat_tiny"].endswith("  top-1 82.03%, top-5 95.85%")
+    assert lines["mask_rcnn_datpp_tiny"].endswith("  box AP 50.5%, mask AP 45.1%")
+    assert lines["upernet_datpp_base"].endswith("  mIoU 51.0%")
+    assert lines["datplus_tiny"].endswith("224x224")
     text = format_model(describe_model("dat_tiny"))
     assert "(window, deformable) x 3" in text
     assert "classifier" in text

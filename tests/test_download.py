@@ -398,6 +398,14 @@ def test_places_that_cannot_be_written(served: Server, tmp_path: Path) -> None:
     )
 
 
+def test_other_weights_of_a_model(served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PUBLISHED_WEIGHTS, "small_1x", PublishedWeights(served.url, 40.0, model="small"))
+    path = download("small_1x", tmp_path / "x.npz")
+    assert load_model(path).config == small_config()
+    with pytest.raises(ConfigError, match="model name: found 'small_2x'"):
+        download("small_2x", path, url=served.url)
+
+
 def test_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="model name: found 'resnet', expected one of dat_tiny, "):
         download("resnet", tmp_path / "x.pth")
