@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Nothing is printed or written before all objects are found: the output is whole or absent."""
+    """Nothing is printed before the objects of all images are found: that output is whole or absent."""
     from ..data.image import load_image
     from ..detection import detect
     from ..detection.coco_results import category_ids, coco_results, corner_and_size
@@ -50,38 +50,34 @@ def run(arguments: argparse.Namespace) -> None:
     is_drawn = arguments.output is not None or not (arguments.json or arguments.coco)
     pictures = output_files(arguments.images, arguments.output, "_detections.png", "--output") if is_drawn else []
     model = load_detector(arguments.weights)
-    answers = [(path, detect(model, load_image(path), arguments.threshold)) for path in arguments.images]
+    for path in arguments.images:  # a file that is no image stops the program before the work
+        load_image(path)
 
-    for (path, found), picture in zip(answers, pictures, strict=is_drawn):
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        save_picture(draw_detections(load_image(path), found), picture)
-    if arguments.coco:
-        ids = category_ids(model.labels, model.config.num_classes)
-        numbers = image_ids(arguments.images)
-        results = [
-            result
-            for (_, found), number in zip(answers, numbers, strict=True)
-            for result in coco_results(found, number, ids)
-        ]
-        if arguments.output is not None:
-            write_json(results, Path(arguments.output) / RESULTS_FILE)
-        print_json(results)
-    elif arguments.json:
-        objects = [
-            {
-                "image": path,
-                "detections": [{"label": d.label, "score": d.score, "bbox": corner_and_size(d)} for d in found],
-            }
-            for path, found in answers
-        ]
-        print_json(objects)
-    else:
-        for (path, found), picture in zip(answers, pictures, strict=True):
-            say(path)
+    ids, numbers = category_ids(model.labels, model.config.num_classes), image_ids(arguments.images)
+    objects, results, lines = [], [], []
+    for i, path in enumerate(arguments.images):
+        image = load_image(path)
+        found = detect(model, image, arguments.threshold)
+        if is_drawn:
+            pictures[i].parent.mkdir(parents=True, exist_ok=True)
+            save_picture(draw_detections(image, found), pictures[i])
+        if arguments.coco:
+            results += coco_results(found, numbers[i], ids)
+        elif arguments.json:
+            answers = [{"label": d.label, "score": d.score, "bbox": corner_and_size(d)} for d in found]
+            objects.append({"image": path, "detections": answers})
+        else:
+            lines.append(path)
             for d in found:
                 x, y, width, height = corner_and_size(d)
-                say(f"  {d.label} {d.score:.1%}  at x {x:.0f}, y {y:.0f}, {width:.0f} x {height:.0f} pixels")
-            say(f"  {len(found) or 'no'} object{'' if len(found) == 1 else 's'}: {picture}")
+                lines.append(f"  {d.label} {d.score:.1%}  at x {x:.0f}, y {y:.0f}, {width:.0f} x {height:.0f} pixels")
+            lines.append(f"  {len(found) or 'no'} object{'' if len(found) == 1 else 's'}: {pictures[i]}")
+    if arguments.coco and arguments.output is not None:
+        write_json(results, Path(arguments.output) / RESULTS_FILE)
+    if arguments.coco or arguments.json:
+        print_json(results if arguments.coco else objects)
+    for line in lines:
+        say(line)
 
 
 def image_ids(images: Sequence[str | os.PathLike[str]]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..errors import ConfigError
 from .shared import load_segmentor, output_files, print_json, say
 
 
@@ -33,37 +34,39 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Nothing is printed or written before all images are segmented: the output is whole or absent."""
+    """Nothing is printed before all images are segmented: that output is whole or absent."""
     from ..data.image import load_image
     from ..evaluation import save_picture
     from ..segmentation import segment
     from ..visualization import draw_segmentation, label_picture
-    from ..visualization.segmentation import check_opacity
 
-    check_opacity(arguments.opacity)
+    if not 0 <= arguments.opacity <= 1:
+        raise ConfigError(f"--opacity: found {arguments.opacity}, expected 0 to 1")
     is_drawn = arguments.output is not None or not (arguments.json or arguments.labels)
     overlays = output_files(arguments.images, arguments.output, "_segmentation.png", "--output") if is_drawn else []
     label_maps = output_files(arguments.images, arguments.labels, ".png", "--labels") if arguments.labels else []
     model = load_segmentor(arguments.weights)
-    answers = [(path, segment(model, load_image(path))) for path in arguments.images]
+    for path in arguments.images:  # a file that is no image stops the program before the work
+        load_image(path)
 
-    for (_, found), label_map in zip(answers, label_maps, strict=bool(label_maps)):
-        label_map.parent.mkdir(parents=True, exist_ok=True)
-        save_picture(label_picture(found), label_map)
-    for (path, found), overlay in zip(answers, overlays, strict=is_drawn):
-        overlay.parent.mkdir(parents=True, exist_ok=True)
-        save_picture(draw_segmentation(load_image(path), found, opacity=arguments.opacity), overlay)
-    if arguments.json:
-        objects = [
+    objects, lines = [], []
+    for i, path in enumerate(arguments.images):
+        image = load_image(path)
+        found = segment(model, image)
+        lines += [path, *(f"  {share:6.1%}  {label}" for label, share in found.largest())]
+        objects.append(
             {"image": path, "classes": [{"label": label, "share": share} for label, share in found.largest()]}
-            for path, found in answers
-        ]
+        )
+        if label_maps:
+            label_maps[i].parent.mkdir(parents=True, exist_ok=True)
+            save_picture(label_picture(found), label_maps[i])
+            lines.append(f"  {label_maps[i]}")
+        if is_drawn:
+            overlays[i].parent.mkdir(parents=True, exist_ok=True)
+            save_picture(draw_segmentation(image, found, opacity=arguments.opacity), overlays[i])
+            lines.append(f"  {overlays[i]}")
+    if arguments.json:
         print_json(objects)
         return
-    for i, (path, found) in enumerate(answers):
-        say(path)
-        for label, share in found.largest():
-            say(f"  {share:6.1%}  {label}")
-        for files in (label_maps, overlays):
-            if files:
-                say(f"  {files[i]}")
+    for line in lines:
+        say(line)

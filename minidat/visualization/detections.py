@@ -12,7 +12,7 @@ from ..data.image import check_image
 from ..detection import Detection
 from ..errors import ShapeError
 from .canvas import INK, PAPER, Canvas, Color, Point, lightness, mixed, text_width
-from .legend import class_colors, legend_height, put_legend, shortened, size_on_sheet
+from .legend import NARROWEST, class_colors, legend_height, put_legend, shortened, size_on_sheet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,6 +32,7 @@ def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> Image
     """
     check_image(image)
     height, width = size_on_sheet(image.shape)
+    across = max(width, NARROWEST)
     scale = height / image.shape[0], width / image.shape[1]
     colors = class_colors(1 + max((found.index for found in detections), default=0))
     number = Counter(found.index for found in detections)
@@ -39,7 +40,7 @@ def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> Image
     entries = [(colors[index], f"{names[index]}  {count}") for index, count in number.most_common()]
     entries = entries or [(PAPER, NOTHING_FOUND)]
 
-    canvas = Canvas((height + legend_height(entries, width), width))
+    canvas = Canvas((height + legend_height(entries, across), across))
     canvas.paste(_with_masks(image, detections, colors), (0, 0), (height, width))
     for found in reversed(detections):
         corner, size = _on_canvas(found, scale, (height, width))
@@ -51,7 +52,7 @@ def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> Image
         _put_label(
             canvas, f"{found.label} {found.score:.0%}", colors[found.index], corner, size, taken, (height, width)
         )
-    put_legend(canvas, entries, top=height, width=width)
+    put_legend(canvas, entries, top=height, width=across)
     return canvas.picture()
 
 
@@ -88,7 +89,10 @@ def _put_label(
     taken: list[tuple[float, float, float, float]],
     picture: tuple[int, int],
 ) -> None:
-    """Write on a ground of this color above a box, or else below it or inside: where no other label is, if possible."""
+    """Write on a ground of this color above a box, or else below it or inside: where no other label is, if possible.
+
+    picture: what there is room in, (height, width); taken: where labels are, (y1, x1, y2, x2) each.
+    """
     text = shortened(text, picture[1] - 2 * MARGIN, LETTERS)
     height, width = LETTERS + 2 * MARGIN, text_width(text, LETTERS) + 2 * MARGIN
     (top, left), bottom = corner, corner[0] + size[0]

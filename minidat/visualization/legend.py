@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from .canvas import COLORS, INK, RULE, Canvas, Color, text_width
 
 SMALLEST_SIDE, LARGEST_SIDE = 640, 2048  # pixels of a photograph's longer side on a sheet with letters
+NARROWEST = 320  # pixels of a sheet
 LETTERS, PATCH, GAP = 14, 14, 12
 LINE = 24  # pixels
 GOLDEN = 0.618034  # of the circle of hues: any number of steps spreads them evenly

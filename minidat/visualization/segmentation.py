@@ -12,7 +12,7 @@ from ..data.labels import ade20k_labels, ade20k_palette
 from ..errors import ConfigError, ShapeError
 from ..segmentation import Segmentation
 from .canvas import Canvas, Color, mixed
-from .legend import class_colors, legend_height, put_legend, size_on_sheet
+from .legend import NARROWEST, class_colors, legend_height, put_legend, size_on_sheet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,10 +45,11 @@ def draw_segmentation(image: np.ndarray, segmentation: Segmentation, *, opacity:
     entries = [(colors[i], f"{segmentation.classes[i]}  {segmentation.shares[i]:.1%}") for i in there]
 
     height, width = size_on_sheet(image.shape)
-    canvas = Canvas((height + legend_height(entries, width), width))
+    across = max(width, NARROWEST)
+    canvas = Canvas((height + legend_height(entries, across), across))
     tinted = mixed(image, np.array(colors, np.uint8)[segmentation.labels], opacity)
     canvas.paste(tinted, (0, 0), (height, width))
-    put_legend(canvas, entries, top=height, width=width)
+    put_legend(canvas, entries, top=height, width=across)
     return canvas.picture()
 
 
