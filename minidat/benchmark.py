@@ -14,10 +14,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from .detection import DetectorConfig
 from .detection.two_stage import TwoStageDetector
 from .errors import ConfigError, MinidatError
 from .models import DAT
+from .operator_times import counted_products, floor_milliseconds, milliseconds, operator_times
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAUSE = 0.05  # seconds between turns: the other library's threads have stopped spinning by then
@@ -38,7 +38,13 @@ DETECTOR_SIZE = (800, 1088)  # most of COCO's pictures have 480 x 640 pixels: so
 
 
 def run_benchmark(
-    name: str, *, batch: int = 1, train: bool = False, threads: int | None = None, seconds: float = 20.0
+    name: str,
+    *,
+    batch: int = 1,
+    train: bool = False,
+    plain: bool = False,
+    threads: int | None = None,
+    seconds: float = 20.0,
 ) -> dict[str, Any]:
     """Measure one published model; a plain dict, as `minidat bench --json` prints it.
 
@@ -50,7 +56,9 @@ def run_benchmark(
     `milliseconds` (median), `minimum_milliseconds`, `peak_memory_mib` (of the process),
     `floor_milliseconds` (the matrix products alone), `operators` (share of each in the time of all); `pytorch` (the
     median, minimum and memory, or None without PyTorch), and `ratio`, our median by PyTorch's (or None); `session`, the
-    same of a `Session` (with the number of its `helpers`, whose memory is included), or None for a training step.
+    same of a `Session` (with the number of its `helpers`, whose memory is included), or None for a training step;
+    `textbook`, with `plain`: `milliseconds` of a forward pass without kernels, and `operators`, a row of
+    `OperatorTimes` each; else None.
     Raises ConfigError for an unknown model or a number below 1.
     """
     get_config(name)
@@ -64,6 +72,7 @@ def run_benchmark(
         result["session"]["peak_memory_mib"] = _child("session memory", task, threads)
     if result["pytorch"]:
         result["pytorch"]["peak_memory_mib"] = _child("pytorch memory", task, threads)
+    result["textbook"] = _child("textbook", task, threads) if plain else None
     return result
 
 
@@ -91,7 +100,16 @@ def format_benchmark(result: dict[str, Any]) -> str:
     lines.append(f"floor     {result['floor_milliseconds']:9.1f} ms (the matrix products alone)")
     lines.append("share of the operators' time")
     lines += [f"  {share:6.1%}  {op}" for op, share in result["operators"].items() if share >= 0.001]
+    if result["textbook"]:
+        lines.append(f"textbook  {result['textbook']['milliseconds']:9.1f} ms (forward, without kernels)")
+        lines.append(f"{'forward, ms':26}{'calls':>6}{'textbook':>10}{'kernel':>10}{'PyTorch':>10}{'floor':>10}")
+        lines += [_operator_line(row) for row in result["textbook"]["operators"]]
     return "\n".join(lines)
+
+
+def _operator_line(row: dict[str, Any]) -> str:
+    times = ("-" if row[key] is None else f"{row[key]:.2f}" for key in ("textbook", "kernel", "pytorch", "floor"))
+    return f"  {row['operator']:24}{row['calls']:6}" + "".join(f"{time:>10}" for time in times)
 
 
 def _child(what: str, task: dict[str, Any], threads: int | None) -> Any:
@@ -254,7 +272,7 @@ def _time(task: dict[str, Any]) -> dict[str, Any]:
         **figures["minidat"],
         "session": figures.get("session"),
         "pytorch": pytorch,
-        "floor_milliseconds": 1e3 * _floor(model, task),
+        "floor_milliseconds": _floor(model, task),
         "operators": operators,
     }
 
@@ -319,65 +337,22 @@ def _resident(pid: int) -> dict[str, float]:
     return {name.rstrip(":"): int(kibibytes) / 2**10 for name, kibibytes, _ in lines}
 
 
-@dataclass
-class _Products:
-    """How often each shape (count, M, K, N) of matrix product occurs in a forward pass."""
-
-    shapes: Counter[tuple[int, int, int, int]] = field(default_factory=Counter)
-
-    def note(self, op: str, values: list[Any], settings: dict[str, Any]) -> None:
-        if op == "linear":
-            x, weight = values[:2]
-            self._add(1, x.size // x.shape[-1], x.shape[-1], weight.shape[0])
-        elif op == "mlp_inference":
-            tokens, (hidden, dim) = values[0].size // values[0].shape[-1], values[1].shape
-            self._add(1, hidden, dim, tokens)
-            self._add(1, dim, hidden, tokens)
-        elif op == "conv2d" and settings["groups"] == 1:
-            x, weight = values[:2]
-            stride, padding, kernel = settings["stride"], settings["padding"], weight.shape[-1]
-            pixels = [(n + 2 * padding - kernel) // stride + 1 for n in x.shape[1:3]]
-            self._add(1, len(x) * pixels[0] * pixels[1], weight[0].size, weight.shape[0])
-        elif op == "attention":
-            query, key = values[:2]
-            *leading, queries, width = query.shape
-            for _ in range(2):
-                self._add(int(np.prod(leading)), queries, width, key.shape[-2])
-        elif op == "sample_product_grid":
-            (heads, table_rows, table_columns), (batch, groups, keys, grid_rows), grid_columns = (
-                values[0].shape, values[1].shape, values[2].shape[-1],
-            )  # fmt: skip
-            self._add(batch * groups, heads // groups * table_rows, table_columns, keys * grid_columns)
-            self._add(batch * heads * keys, grid_rows, table_rows, grid_columns)
-
-    def _add(self, count: int, m: int, k: int, n: int) -> None:
-        self.shapes[count, m, k, n] += 1
-
-
 def _floor(model: Any, task: dict[str, Any]) -> float:
-    """Seconds that the matrix products take when nothing else is done.
+    """Milliseconds of the matrix products alone; a training step has three for each of the forward pass."""
+    floor = floor_milliseconds(counted_products(model, _images(task, model.config)))
+    return 3 * floor if task["train"] else floor
 
-    They are those of linear layers, convolutions, attention and relative position biases; attention over neighborhoods
-    is left out. A training step has three products for each of the forward pass.
-    """
+
+def _textbook(task: dict[str, Any]) -> dict[str, Any]:
+    """What a forward pass takes without kernels, in all and for each operator."""
     from .nn import Context
 
-    products = _Products()
-
-    class NotingContext(Context):
-        def apply(self, op: Any, *arguments: Any, **settings: Any) -> Any:
-            products.note(op.__name__, [getattr(a, "value", a) for a in arguments], settings)
-            return super().apply(op, *arguments, **settings)
-
+    model = create_model(task["model"])
     images = _images(task, model.config)
-    model.forward(images, NotingContext(gradients=task["train"], training=task["train"], rng=np.random.default_rng(0)))
-    total = 0.0
-    for (count, m, k, n), times in products.shapes.items():
-        a, b = np.ones((count, m, k), np.float32), np.ones((count, k, n), np.float32)
-        output = np.empty((count, m, n), np.float32)
-        product = partial(np.matmul, a, b, out=output)
-        total += times * statistics.median(_seconds(product) for _ in range(5))
-    return 3 * total if task["train"] else total
+    return {
+        "milliseconds": milliseconds(lambda: model.forward(images, Context(plain=True))),
+        "operators": [asdict(row) for row in operator_times(model, images)],
+    }
 
 
 def _main() -> None:
@@ -387,6 +362,7 @@ def _main() -> None:
         "memory": lambda: _peak_memory(_our_step(create_model(task["model"]), task)),
         "session memory": lambda: _session_memory(task),
         "pytorch memory": lambda: _peak_memory(_pytorch_step(task)),
+        "textbook": lambda: _textbook(task),
     }[what]
     print(json.dumps(measure()))
 

@@ -7,7 +7,7 @@ import importlib.util
 import math
 import statistics
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -47,15 +47,27 @@ class OperatorTimes:
 
 def recorded_calls(model: Module, images: np.ndarray) -> list[Call]:
     """The operators that model.forward(images) calls, in order."""
-    calls = []
+    calls: list[Call] = []
+    _watch(model, images, calls.append)
+    return calls
 
-    class Recording(Context):
+
+def counted_products(model: Module, images: np.ndarray) -> Counter[tuple[int, ...]]:
+    """How often each shape of `matrix_products` occurs in model.forward(images)."""
+    counts: Counter[tuple[int, ...]] = Counter()
+    _watch(model, images, lambda call: counts.update(matrix_products(call)))
+    return counts
+
+
+def _watch(model: Module, images: np.ndarray, note: Callable[[Call], None]) -> None:
+    """Tell `note` each call of an operator in model.forward(images)."""
+
+    class Watching(Context):
         def apply(self, op: Any, *arguments: Any, **settings: Any) -> Any:
-            calls.append(Call(op, tuple(getattr(a, "value", a) for a in arguments), settings))
+            note(Call(op, tuple(getattr(a, "value", a) for a in arguments), settings))
             return super().apply(op, *arguments, **settings)
 
-    model.forward(images, Recording(trace={}))
-    return calls
+    model.forward(images, Watching(trace={}))  # with a trace, the whole batch is passed on at once
 
 
 def operator_times(model: Module, images: np.ndarray, *, clock: Clock = time.perf_counter) -> list[OperatorTimes]:
@@ -84,7 +96,7 @@ def _row(op: Callable[..., Any], calls: list[Call], clock: Clock) -> OperatorTim
         textbook=total(op),
         kernel=None if kernel is None else total(kernel, **hints),
         pytorch=None if peer is None else sum(_pytorch_milliseconds(peer, call, clock) for call in calls),
-        floor=floor_milliseconds(calls, clock),
+        floor=floor_milliseconds(Counter(shape for call in calls for shape in matrix_products(call)), clock),
     )
 
 
@@ -117,16 +129,12 @@ def _seconds(action: Callable[[], Any], clock: Clock) -> float:
 # --- the floor --------------------------------------------------------------------------------------------------------
 
 
-def floor_milliseconds(calls: list[Call], clock: Clock = time.perf_counter) -> float:
-    """What the matrix products of these calls take when nothing else is done.
+def floor_milliseconds(counts: Counter[tuple[int, ...]], clock: Clock = time.perf_counter) -> float:
+    """What so many matrix products of each shape take when nothing else is done.
 
     They are those of linear layers, dense convolutions, attention and relative position biases; attention over
     neighborhoods is left out.
     """
-    counts: dict[tuple[int, ...], int] = defaultdict(int)
-    for call in calls:
-        for shape in matrix_products(call):
-            counts[shape] += 1
     total = 0.0
     for (count, m, k, n), times in counts.items():
         a, b = np.ones((count, m, k), np.float32), np.ones((count, k, n), np.float32)
@@ -144,7 +152,7 @@ def matrix_products(call: Call) -> Iterator[tuple[int, int, int, int]]:
         tokens, (hidden, dim) = arguments[0].size // arguments[0].shape[-1], arguments[1].shape
         yield 1, hidden, dim, tokens
         yield 1, dim, hidden, tokens
-    elif name == "conv2d" and settings.get("groups", 1) == 1:
+    elif name in ("conv2d", "conv_norm_relu") and settings.get("groups", 1) == 1:
         x, weight = arguments[:2]
         stride, padding, kernel = settings.get("stride", 1), settings.get("padding", 0), weight.shape[-1]
         pixels = [(n + 2 * padding - kernel) // stride + 1 for n in x.shape[1:3]]

@@ -2,11 +2,16 @@
 
 import platform
 import sys
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 
-from minidat.benchmark import format_benchmark, run_benchmark
+from minidat import create_model, ops
+from minidat.benchmark import _operator_line, format_benchmark, run_benchmark
 from minidat.errors import ConfigError
+from minidat.kernels import KERNELS
+from minidat.operator_times import operator_times
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["inference", "training"])
@@ -46,6 +51,21 @@ def test_a_sessions_memory_includes_its_helpers():
     helpers = 2 if sys.platform == "linux" and platform.machine() == "x86_64" else 0
     assert session["helpers"] == helpers
     assert session["peak_memory_mib"] > 28e6 * 4 / 2**20 + 10 * helpers
+
+
+def test_a_row_for_each_operator_beside_textbook_pytorch_and_floor():
+    config = create_model("dat_tiny", image_size=32).config
+    rows = operator_times(create_model(config), np.zeros((1, 32, 32, 3), np.float32))
+    assert {row.operator for row in rows} >= {"attention", "conv2d", "layer_norm", "linear", "mlp", "residual"}
+    for row in rows:
+        assert row.calls > 0
+        assert row.textbook > 0
+        assert (row.kernel is not None) == (getattr(ops, row.operator) in KERNELS)
+        assert (row.floor > 0) == (row.operator in ("attention", "conv2d", "linear", "mlp", "sample_product_grid"))
+    assert sum(row.calls for row in rows if row.operator == "mlp") == 12
+    line = _operator_line(asdict(rows[0]))
+    assert rows[0].operator in line
+    assert f"{rows[0].textbook:.2f}" in line
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,6 @@ CASES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
     ops.local_perception: perceptions(),
     ops.mlp: perceptrons(),
     ops.neighborhood_attention: neighborhood_cases(longer=6),
-    ops.residual: residuals(),
     ops.resize: resizings(),
     ops.roi_align: roi_cases(),
     ops.sample_product_grid: product_grid_cases().map(lambda inputs: (inputs, {})),

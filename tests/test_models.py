@@ -244,7 +244,7 @@ def test_wrong_images_are_named(images, found):
     ("call", "message"),
     [
         (lambda: minidat.create_model("dat_large"), "expected one of dat_tiny, dat_small"),
-        (lambda: minidat.create_model(7), "expected a name or a ModelConfig"),
+        (lambda: minidat.create_model(7), "expected a name or a config such as ModelConfig"),
         (lambda: minidat.create_model("dat_tiny", dtype=np.float16), "expected float32 or float64"),
         (lambda: minidat.create_model("dat_tiny", num_classes=0), "num_classes: found 0"),
         (lambda: minidat.create_model("dat_tiny", image_size=0), "image_size: found"),

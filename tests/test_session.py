@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import minidat
+from minidat.detection import CascadeMaskRCNN, MaskRCNN, RetinaNet
 from minidat.errors import SessionError, ShapeError
 from minidat.models import DAT, DeformableConfig, ModelConfig, StageConfig, get_config
 from minidat.nn import Parameter
@@ -28,6 +29,7 @@ from minidat.nn.initializers import constant
 from minidat.runtime import session as session_module
 
 from .session_models import Probe, Unloadable
+from .small_detectors import small_cascade, small_mask_rcnn, small_retinanet
 
 ROOT = Path(__file__).parent.parent
 DEADLINE = 120  # seconds, for what takes a moment on a quiet machine
@@ -132,6 +134,29 @@ def test_with_one_thread_there_are_no_helpers_and_the_same_numbers(model, helper
         images = images_for(model, 2)
         np.testing.assert_array_equal(session(images), model(images))
         np.testing.assert_array_equal(session.run("features", images)[3], model.features(images)[3])
+
+
+@needs_helpers
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [(RetinaNet, small_retinanet()), (MaskRCNN, small_mask_rcnn()), (CascadeMaskRCNN, small_cascade())],
+)
+def test_detectors_work_in_a_session(helpers, kind, config):
+    """What they find is a list of records, and they have methods with settings."""
+    model = kind(config)
+    model.initialize(np.random.default_rng(0), np.float64)
+    images = np.random.default_rng(1).standard_normal((2, 64, 64, 3))
+    expected = model.detect(images, score_threshold=0.001, limit=10)
+    with minidat.Session(model) as session:
+        found = session.run("detect", images, score_threshold=0.001, limit=10)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert len(ours) == len(theirs) > 0
+        np.testing.assert_allclose(ours.boxes, theirs.boxes, rtol=1e-6)
+        np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-6)
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        assert (ours.masks is None) == (theirs.masks is None)
+        if ours.masks is not None:
+            np.testing.assert_array_equal(ours.masks, theirs.masks)
 
 
 @needs_helpers
@@ -395,7 +420,7 @@ def test_only_a_helper_that_does_nothing_is_given_up(probe_session):
 
 
 def probe_session_call(session):
-    return session_module._pack(("workers", ()), session._memory, session._memory.call)
+    return session_module._pack(("workers", (), {}), session._memory, session._memory.call)
 
 
 @needs_helpers

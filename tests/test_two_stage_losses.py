@@ -15,7 +15,7 @@ from .checks import assert_close
 from .reference import two_stage as reference
 from .strategies import normal
 
-EVERY_ONE = 10**6  # a sample so large that nothing is left to chance
+EVERY_ONE = 2**16  # a sample so large that nothing is left to chance
 STAGES = tuple(
     StageConfig(4 * 2**i, 2, ("window", "deformable"), window=2, deformable=DeformableConfig(2, 3)) for i in range(4)
 )

@@ -18,6 +18,7 @@ def add(commands: Any) -> None:
     command.add_argument("model", metavar="MODEL", help="such as dat_tiny; `minidat info` lists all")
     command.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (default: 1)")
     command.add_argument("--train", action="store_true", help="a training step: forward, loss, backward")
+    command.add_argument("--plain", action="store_true", help="also what each operator takes in the textbook")
     command.add_argument("--threads", type=int, metavar="N", help="for NumPy and PyTorch alike (default: all cores)")
     command.add_argument("--json", action="store_true", help="print one object for programs")
     command.set_defaults(run=run)
@@ -26,7 +27,13 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from ..benchmark import format_benchmark, run_benchmark
 
-    result = run_benchmark(arguments.model, batch=arguments.batch, train=arguments.train, threads=arguments.threads)
+    result = run_benchmark(
+        arguments.model,
+        batch=arguments.batch,
+        train=arguments.train,
+        plain=arguments.plain,
+        threads=arguments.threads,
+    )
     if arguments.json:
         print_json(result)
     else:

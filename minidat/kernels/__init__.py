@@ -23,7 +23,6 @@ from .local_perception import local_perception
 from .mlp import convolutional_mlp, mlp
 from .neighborhood_attention import neighborhood_attention
 from .nms import class_nms, nms
-from .residual import residual
 from .resize import resize
 from .roi_align import roi_align
 from .sample_product_grid import sample_product_grid
@@ -46,7 +45,6 @@ __all__ = [
     "mlp",
     "neighborhood_attention",
     "nms",
-    "residual",
     "resize",
     "roi_align",
     "sample_product_grid",
@@ -71,7 +69,6 @@ KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.mlp: mlp,
     ops.neighborhood_attention: neighborhood_attention,
     ops.nms: nms,
-    ops.residual: residual,
     ops.resize: resize,
     ops.roi_align: roi_align,
     ops.sample_product_grid: sample_product_grid,

@@ -2,6 +2,9 @@
 
 The softmax works in place; its backward takes sum_k p d_p from the output, since that equals output . d_output. Without
 `keep` no array of all scores exists.
+
+On one core it takes as long as the textbook (1.03 times in dat_tiny, one image of 224 pixels: `minidat bench dat_tiny
+--plain --threads 1`); it gains the memory of the scores, and two cores share it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 With fixed statistics the norm multiplies each output channel by s = norm_weight / sqrt(variance + eps) and adds
 norm_bias - s mean. The convolution is linear: s times its weight, and that shift as its bias, give the same. Backward
 goes through the folded weights too, by the chain rule.
+
+On one core 1.3 times as fast as the textbook (`minidat bench semantic_fpn_datpp_tiny --plain --threads 1`, at 160 x
+224 pixels).
 """
 
 from __future__ import annotations

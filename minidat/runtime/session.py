@@ -102,12 +102,12 @@ class Session:
     def helpers(self) -> tuple[int, ...]:
         return tuple(helper.process.pid for helper in self._helpers)
 
-    def __call__(self, *arguments: Any) -> Any:
-        """What model(*arguments) would have returned when the session began."""
-        return self.run("__call__", *arguments)
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        """What model(...) would have returned when the session began."""
+        return self.run("__call__", *arguments, **settings)
 
-    def run(self, method: str, *arguments: Any) -> Any:
-        """What model.method(*arguments) would have returned then: arrays, also in lists and the like; or have raised.
+    def run(self, method: str, /, *arguments: Any, **settings: Any) -> Any:
+        """What model.method(...) would have returned then: arrays, also in lists and the like; or have raised.
 
         Raises SessionError if the session has ended or belongs to the process that this one was forked from; also if it
         ends now, because a helper has ended, does nothing for ten seconds, or has not done the same as the others. A
@@ -119,8 +119,8 @@ class Session:
             if self._unusable:
                 raise SessionError(f"session: it {self._unusable}; open another one")
             if self._memory is None:
-                return getattr(self._model, method)(*arguments)
-            call = _pack((method, arguments), self._memory, self._memory.call)
+                return getattr(self._model, method)(*arguments, **settings)
+            call = _pack((method, arguments, settings), self._memory, self._memory.call)
             self._unusable = "was interrupted"  # unless all goes well
             try:
                 spans, error = self._pass(call)
@@ -329,9 +329,9 @@ def serve() -> None:
             if number == 1:
                 model = _unpack(call, memory)
                 return Answer()
-            method, arguments = _unpack(call, memory)
+            method, arguments, settings = _unpack(call, memory)
             member = Member(rank, size, Arena(memory.map, *memory.arrays), memory.arrivals, number, check)
-            result = run_as(member, lambda: getattr(model, method)(*arguments))
+            result = run_as(member, lambda: getattr(model, method)(*arguments, **settings))
             fingerprint = member.finish()
             return Answer(fingerprint, _pack(result, memory, memory.result) if rank == 0 else None)
         except TeamError:

@@ -327,11 +327,11 @@ class _Run:
             self.optimizer.load_state_dict(parts[1])
             self.average.load_state_dict(parts[2])
             self.recent = _unpacked(recent)
-            steps, updates = self.optimizer.steps, self.average.updates
-            if not 0 <= steps == updates <= self.steps:
-                raise CheckpointError(
-                    f"found {steps} steps and {updates} updates, expected the same number, up to {self.steps}"
-                )
+            steps = self.optimizer.steps
+            if not 0 <= steps <= self.steps:
+                raise CheckpointError(f"steps: found {steps}, expected 0 to {self.steps}")
+            if self.average.updates != steps:
+                raise CheckpointError(f"updates: found {self.average.updates}, expected {steps}, as many as steps")
         except CheckpointError as error:
             raise CheckpointError(f"{self.folder.checkpoint}: {error}") from None
         return steps
