@@ -16,10 +16,12 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import MinidatError, printable
-from . import bench, classify, convert, download, evaluate, grade, info, train, visualize
+from . import bench, classify, convert, detect, download, evaluate, grade, info, segment, train, visualize
 from .shared import Parser
 
-COMMANDS = (classify, visualize, info, convert, download, train, evaluate, bench, grade)  # as --help lists them
+COMMANDS = (  # as --help lists them
+    classify, detect, segment, visualize, info, convert, download, train, evaluate, bench, grade
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +71,9 @@ def _give_up_stdout() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="minidat", description="The Deformable Attention Transformer in readable NumPy: image classification."
+        prog="minidat",
+        description="The Deformable Attention Transformer in readable NumPy: image classification, detection, "
+        "segmentation.",
     )
     parser.add_argument("--version", action="version", version=f"minidat {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from .shared import chosen_weights, print_json, say
+from .shared import chosen_weights, load_classifier, print_json, say
 
 
 def add(commands: Any) -> None:
@@ -25,11 +25,10 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Nothing is printed before every image is classified: the output is whole or absent."""
-    from ..checkpoints import load_model
     from ..classification import classify, format_predictions
     from ..data.image import load_image
 
-    model = load_model(chosen_weights(arguments))
+    model = load_classifier(chosen_weights(arguments))
     answers = [(path, classify(model, load_image(path), arguments.top)) for path in arguments.images]
     if arguments.json:
         from dataclasses import asdict

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
-from ..errors import MinidatError, printable
+from ..errors import ConfigError, MinidatError, printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,6 +31,64 @@ def chosen_weights(arguments: argparse.Namespace) -> str | os.PathLike[str]:
     from ..classification import default_weights
 
     return default_weights() if arguments.weights is None else arguments.weights
+
+
+def load_classifier(weights: str | os.PathLike[str]) -> Any:
+    return _load("classify", weights)
+
+
+def load_detector(weights: str | None) -> Any:
+    return _load("detect", _given(weights, "detector", "retinanet_datpp_tiny"))
+
+
+def load_segmentor(weights: str | None) -> Any:
+    return _load("segment", _given(weights, "segmentor", "upernet_datpp_tiny"))
+
+
+def _given(weights: str | None, kind: str, example: str) -> str:
+    if weights is None:
+        raise ConfigError(
+            f"--weights: no {kind} comes with minidat; fetch one with `minidat download {example}`, or train one with "
+            "`minidat train`"
+        )
+    return weights
+
+
+def _load(command: str, weights: str | os.PathLike[str]) -> Any:
+    """The model in a file. Raises ConfigError unless it is of the kind that this command takes."""
+    from ..checkpoints import load_model
+    from ..detection import Detector
+    from ..segmentation import Segmentor
+
+    model = load_model(weights)
+    kind, fitting = "classifier", "classify"
+    if isinstance(model, Detector):
+        kind, fitting = "detector", "detect"
+    elif isinstance(model, Segmentor):
+        kind, fitting = "segmentor", "segment"
+    if fitting != command:
+        raise ConfigError(f"{weights}: found the {kind} {model.config.name}; use `minidat {fitting}` with it")
+    return model
+
+
+def output_files(images: Sequence[str], folder: str | None, ending: str, option: str) -> list[Path]:
+    """Where to write something for each image: STEM and the ending, in a folder (None: here).
+
+    Raises MinidatError, before the work and not after it, if that is no folder, or if a file would be written twice or
+    is an image itself.
+    """
+    parent = Path(folder or "")
+    if parent.exists() and not parent.is_dir():
+        raise MinidatError(f"{option}: {parent} is no folder")
+    files = [parent / f"{Path(image).stem}{ending}" for image in images]
+    for i, file in enumerate(files):
+        if file in files[:i]:
+            first = images[files.index(file)]
+            raise MinidatError(f"{file}: both {first} and {images[i]} would be written there; take them one at a time")
+        for image in images:
+            if file.exists() and os.path.exists(image) and os.path.samefile(file, image):
+                raise MinidatError(f"{file}: this is the image itself; give another folder with {option}")
+    return files
 
 
 def add_skip_unreadable(command: argparse.ArgumentParser) -> None:
@@ -75,3 +134,13 @@ def print_json(value: Any) -> None:
     import json
 
     print(json.dumps(value, indent=2))
+
+
+def write_json(value: Any, path: Path) -> None:
+    """The same in a file, which appears when it is complete."""
+    import json
+
+    from ..files.atomic import writing
+
+    with writing(path) as file:
+        file.write(json.dumps(value).encode())

@@ -4,7 +4,9 @@ Photographs are (H, W, 3) uint8 arrays, coordinates (y, x). Colors are told apar
 """
 
 from .curves import draw_learning_curve
+from .detections import draw_detections
 from .sampling import GROUP_COLORS, draw_bilinear_weights, draw_sampling_points
+from .segmentation import draw_segmentation, label_picture
 from .sheet import block_kinds, visualize
 from .tokens import draw_attention, draw_mask, draw_matrix, draw_windows
 
@@ -13,10 +15,13 @@ __all__ = [
     "block_kinds",
     "draw_attention",
     "draw_bilinear_weights",
+    "draw_detections",
     "draw_learning_curve",
     "draw_mask",
     "draw_matrix",
     "draw_sampling_points",
+    "draw_segmentation",
     "draw_windows",
+    "label_picture",
     "visualize",
 ]
