@@ -1,11 +1,11 @@
-"""Find the objects in photographs: `python examples/detect.py photo.jpg --weights FILE`. The same as `minidat detect`.
+"""Find the objects in a picture: `python examples/detect.py examples/images/blood_cells.jpg`, as `minidat detect`.
 
 To do it from a program of your own:
 
     import minidat
 
-    model = minidat.load_model("retinanet_datpp_tiny.npz")
-    for found in minidat.detect(model, minidat.load_image("photo.jpg")):
+    model = minidat.load_model("weights/dat_mini_bccd.npz")
+    for found in minidat.detect(model, minidat.load_image("examples/images/blood_cells.jpg")):
         print(found.label, found.score, found.box)
 """
 

@@ -62,10 +62,10 @@ def _labels(model: DAT, num_classes: int) -> Sequence[str]:
     return model.labels
 
 
-def default_weights() -> Path:
-    """The weights file that comes with minidat. Raises MinidatError if it is absent."""
+def default_weights(name: str = DEFAULT_WEIGHTS) -> Path:
+    """A weights file that comes with minidat, the classifier's or another. Raises MinidatError if it is absent."""
     package = Path(__file__).parent
-    installed, checkout = package / "weights" / DEFAULT_WEIGHTS, package.parent / "weights" / DEFAULT_WEIGHTS
+    installed, checkout = package / "weights" / name, package.parent / "weights" / name
     for path in (installed, checkout):
         if path.is_file():
             return path

@@ -210,6 +210,16 @@ def test_overlays_and_their_opacity(folder, images, here, capsys) -> None:
     assert not (pictures[0] == most).all(axis=-1).any()
 
 
+def test_the_detector_that_comes_with_minidat_finds_cells(here, capsys) -> None:
+    picture = Path(__file__).parents[1] / "examples" / "images" / "blood_cells.jpg"
+    assert main(["detect", str(picture), "--threshold", "0.5"]) == 0
+    text = capsys.readouterr().out
+    assert "WBC" in text
+    assert "knows only blood cells: RBC, WBC, Platelets" in text
+    assert text.count("RBC") > 5
+    assert (here / "blood_cells_detections.png").exists()
+
+
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 PICTURE = "{files}/139.png"
@@ -218,7 +228,6 @@ PICTURE = "{files}/139.png"
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["detect", PICTURE], "--weights: no detector comes with minidat; fetch one with `minidat download retinanet_"),
         (["segment", PICTURE], "--weights: no segmentor comes with minidat; fetch one with `minidat download upernet_"),
         (["detect", PICTURE, "--weights", "{files}/upernet.npz"], "the segmentor small_upernet; use `minidat segment`"),
         (["detect", PICTURE, "--weights", "{files}/classifier.npz"], "classifier small_backbone; use `minidat clas"),

@@ -1,4 +1,4 @@
-"""The data of the explorer page: one run of the model that comes with minidat for each photograph in examples/images.
+"""The data of the explorer page: a run of the model that comes with minidat for each animal in examples/images.
 
 Three files each are added to the site's folder `explorer`: the photograph, as far as the model sees it; the few pixels
 the model is given; and a script with everything else. It is a script, not JSON, because a browser reads no JSON for a
@@ -70,11 +70,11 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def _photographs() -> list[Path]:
-    """Every photograph; its name becomes one of JavaScript."""
-    paths = sorted(PHOTOGRAPHS.glob("*.jpg"))
+    """The photographs of what the classifier knows; their names become JavaScript's."""
+    paths = [PHOTOGRAPHS / f"{name}.jpg" for name in ("cat", "dog", "horse")]
     for path in paths:
-        if not path.stem.isidentifier():
-            raise PluginError(f"{PAGE}: {path.name}: expected a name of letters, digits and _")
+        if not path.is_file():
+            raise PluginError(f"{PAGE}: {path.name}: no such photograph")
     return paths
 
 

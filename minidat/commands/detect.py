@@ -22,7 +22,9 @@ def add(commands: Any) -> None:
         "any. Draws them into IMAGE_detections.png, unless only JSON is asked for.",
     )
     command.add_argument("images", nargs="+", metavar="IMAGE", help="a JPEG, PNG, WebP, GIF, TIFF or BMP file")
-    command.add_argument("--weights", metavar="FILE", help="the detector: a .npz or .pth file; none comes with minidat")
+    command.add_argument(
+        "--weights", metavar="FILE", help="the detector: a .npz or .pth file (default: the one that comes with minidat)"
+    )
     command.add_argument(
         "--threshold", type=float, default=0.3, metavar="T", help="the score that must be exceeded (default: 0.3)"
     )
@@ -78,6 +80,9 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(results if arguments.coco else objects)
     for line in lines:
         say(line)
+    if arguments.weights is None and lines:
+        print(f"\nThe detector that comes with minidat knows only blood cells: {', '.join(model.labels)}.")
+        print("For COCO's 80 classes: minidat download retinanet_datpp_tiny, then detect with --weights FILE")
 
 
 def image_ids(images: Sequence[str | os.PathLike[str]]) -> list[int]:

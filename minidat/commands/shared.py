@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 from ..errors import ConfigError, MinidatError, printable
 
+DETECTOR_WEIGHTS = "dat_mini_bccd.npz"
+
 
 class Parser(argparse.ArgumentParser):
     """Tells a mistake in the command line in one line, as all errors are told: without the usage."""
@@ -38,20 +40,18 @@ def load_classifier(weights: str | os.PathLike[str]) -> Any:
 
 
 def load_detector(weights: str | None) -> Any:
-    return _load("detect", _given(weights, "detector", "retinanet_datpp_tiny"))
+    from ..classification import default_weights
+
+    return _load("detect", default_weights(DETECTOR_WEIGHTS) if weights is None else weights)
 
 
 def load_segmentor(weights: str | None) -> Any:
-    return _load("segment", _given(weights, "segmentor", "upernet_datpp_tiny"))
-
-
-def _given(weights: str | None, kind: str, example: str) -> str:
     if weights is None:
         raise ConfigError(
-            f"--weights: no {kind} comes with minidat; fetch one with `minidat download {example}`, or train one with "
-            "`minidat train`"
+            "--weights: no segmentor comes with minidat; fetch one with `minidat download upernet_datpp_tiny`, or "
+            "train one with `minidat train`"
         )
-    return weights
+    return _load("segment", weights)
 
 
 def _load(command: str, weights: str | os.PathLike[str]) -> Any:
