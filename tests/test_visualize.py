@@ -8,12 +8,15 @@ from PIL import Image
 
 import minidat
 from minidat import commands
-from minidat.data import seen_part
+from minidat.data import preprocess_detection, preprocess_segmentation, seen_part
+from minidat.detection import DetectorConfig
 from minidat.errors import CheckpointError, ConfigError, ShapeError
 from minidat.models import DeformableConfig, ModelConfig, StageConfig
 from minidat.nn import Context, LocalAttentionRecord
 from minidat.visualization import block_kinds, draw_sampling_points, sheet, visualize
 from minidat.visualization.canvas import fit
+from tests.small_detectors import small_mask_rcnn, small_retinanet
+from tests.small_segmentors import small_upernet
 
 BLOCKS = ("window", "shifted_window", "neighborhood", "deformable")
 
@@ -171,6 +174,51 @@ def test_models_and_pictures_that_do_not_fit(model, photograph):
     plain.stages[0].blocks[0].attention.qkv.weight.value[:] = np.nan
     with pytest.raises(CheckpointError, match="tiny: the attention is not finite numbers"):
         visualize(plain, photograph, blocks=["stages.0.blocks.0"])
+
+
+# --- detectors and segmentors -----------------------------------------------------------------------------------------
+
+
+def test_a_detector_sees_the_whole_photograph_and_its_padding(photograph, panels):
+    """60 x 80 pixels are resized to 48 x 64 and padded to 64 x 64: the map of the last stage is 2 x 2."""
+    detector = minidat.create_model(small_retinanet())
+    blocks = ["stages.2.blocks.0", "stages.3.blocks.0"]
+    visualize(detector, photograph, blocks=blocks, query=(0.99, 0.5))
+    for _, drawn, *_ in panels:
+        np.testing.assert_array_equal(drawn[:60], photograph)
+        assert not drawn[60:].any()
+        assert drawn.shape == (80, 80, 3)
+    assert [settings["query"] for *_, settings in panels] == [(2, 2), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    "dense", [small_retinanet(), small_mask_rcnn(), small_upernet()], ids=lambda config: config.name
+)
+@pytest.mark.parametrize("query", [(0.3, 0.6), None])
+def test_what_the_backbone_of_a_dense_model_attends_to(dense, query, photograph, panels):
+    network = minidat.create_model(dense)
+    name = next(name for name, kind in block_kinds(dense.backbone).items() if kind == "deformable")
+    visualize(network, photograph, blocks=[name], query=query)
+    (_, _, record, settings), *_ = panels
+    prepared = preprocess_segmentation(photograph, scale=dense.resize_size)
+    if isinstance(dense, DetectorConfig):
+        prepared = preprocess_detection(photograph, scale=dense.resize_size).pixels
+    context = Context(trace={})
+    network.backbone.forward(prepared[np.newaxis], context)
+    expected = context.trace[f"backbone.{name}.attention"]
+    np.testing.assert_array_equal(record.positions, expected.positions)
+    if query is None:
+        np.testing.assert_allclose(record.attention.mean(axis=-1), expected.attention.mean(axis=-1), rtol=1e-5)
+    else:
+        row, column = settings["query"]
+        number = row * expected.map_size[1] + column
+        np.testing.assert_array_equal(record.attention[..., number], expected.attention[..., number])
+
+
+def test_a_single_panel_of_a_dense_model_is_large(panels):
+    for size, side in (((1000, 900), 1000), ((300, 100), 400), ((900, 2000), 1600)):
+        visualize(minidat.create_model(small_retinanet()), np.zeros((*size, 3), np.uint8), blocks=["stages.3.blocks.0"])
+        assert panels[-1][3]["side"] == side
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ def add(commands: Any) -> None:
         "visualize",
         help="draw where a model looks on an image",
         description="Draw where the blocks of a model look on an image: the points that deformable attention samples, "
-        "and how much attention they get; for window and neighborhood attention, a heat map.",
+        "and how much attention they get; for window and neighborhood attention, a heat map. Detectors and "
+        "segmentors see the image at full resolution; choose one --block for a large picture.",
     )
     command.add_argument("image", metavar="IMAGE", help="a JPEG, PNG, WebP, GIF, TIFF or BMP file")
     add_weights(command)
