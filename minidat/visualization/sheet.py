@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FEW = 4  # panels that are drawn large
 LARGE_SIDE, SMALL_SIDE = 400, 280  # pixels of a photograph's longer side
+DENSE_POINTS = 200  # of the thousands in a detector or segmentor
 FULL_SIDE = 1600  # where a detector or segmentor, which sees it at full resolution, has a single panel
 ACROSS = 4  # panels side by side
 GAP, LETTERS = 16, 13
@@ -37,6 +38,8 @@ def visualize(
     blocks: Sequence[str] | None = None,
     head: int | None = None,
     query: tuple[float, float] | None = None,
+    points: int | None = None,
+    box: tuple[float, float, float, float] | None = None,
 ) -> Image:
     """Where blocks of a model look on a photograph, one panel for each block.
 
@@ -44,7 +47,9 @@ def visualize(
     (H, W, 3) uint8; blocks: names such as "stages.2.blocks.1", None for all deformable ones; head: which head of each
     block, counted from 0, None for the mean of all; query: the point that attends, (y, x) as shares of the height and
     width of the picture that the model sees, (0, 0) its upper left corner and (1, 1) its lower right one, None for the
-    mean over all queries, which shows what is attended to most.
+    mean over all queries, which shows what is attended to most; points: how many points of a deformable block to draw,
+    those with most attention, None for all of a classifier's and 200 of another's; box: (x1, y1, x2, y2) in pixels of
+    the photograph, such as a detected object's, whose queries attend together; for deformable blocks.
 
     A deformable block is drawn by `draw_sampling_points`, any other as a heat map by `draw_attention`. Raises
     ShapeError for another kind of image, ConfigError for a block, head or query that there is not, CheckpointError if
@@ -60,14 +65,31 @@ def visualize(
     if query is not None and not all(0 <= share <= 1 for share in query):
         raise ConfigError(f"query: found {query}, expected (y, x) as shares of the height and width, from 0 to 1")
 
+    if points is not None and points < 1:
+        raise ConfigError(f"points: found {points}, expected at least 1")
+    if box is not None and (query is not None or isinstance(model, DAT)):
+        raise ConfigError("box: found one with a query or a classifier, expected it alone, and a detector or segmentor")
+    if box is not None and any(block_kinds(config)[name] != DEFORMABLE for name in names):
+        raise ConfigError("box: found it with a block that is not deformable, expected deformable blocks")
+    if points is None and not isinstance(model, DAT):
+        points = DENSE_POINTS
     pixels, seen, size = _input_of(model, image)
+    corners = None if box is None else _corners(box, image.shape)
     stride = {name: config.patch_size * 2 ** _stage_index(name) for name in names}  # pixels that a token stands for
 
     def token(name: str, map_size: tuple[int, int]) -> tuple[int, int] | None:
         return None if query is None else _token(query, size, map_size, stride[name])
 
+    def queries(name: str, map_size: tuple[int, int]) -> np.ndarray | None:
+        if corners is None and query is None:
+            return None
+        ends = [query, query] if corners is None else corners
+        (top, left), (bottom, right) = (_token(end, size, map_size, stride[name]) for end in ends if end is not None)
+        numbers = np.arange(map_size[0] * map_size[1]).reshape(map_size)
+        return numbers[top : bottom + 1, left : right + 1].ravel()
+
     paths = {f"{'' if isinstance(model, DAT) else 'backbone.'}{name}.attention": name for name in names}
-    trace, local_trace = _Trace(paths, token), _Trace(paths, token)
+    trace, local_trace = _Trace(paths, queries), _Trace(paths, queries)
     context = Context(trace=trace, local_trace=local_trace)
     try:
         (model if isinstance(model, DAT) else model.backbone).forward(pixels[np.newaxis], context)
@@ -83,12 +105,15 @@ def visualize(
         picture = _covered(seen, size, record.map_size, stride[name])
         marked = token(name, record.map_size)
         if isinstance(record, AttentionRecord):
-            panel = draw_sampling_points(picture, record, query=marked, head=head, side=side)
+            frame = None if corners is None else _on_covered(corners, image.shape, picture.shape)
+            panel = draw_sampling_points(picture, record, query=marked, head=head, side=side, points=points, box=frame)
         else:
             panel = draw_attention(picture, _heat(record, marked, head), query=marked, side=side)
         panels[f"{name}, {kinds[name]}"] = panel
 
     whose = "all queries, on average" if query is None else "the query in the white frame"
+    if box is not None:
+        whose = "the queries in the white frame, on average"
     notes = [f"Attention of {whose}; {'the mean of all heads' if head is None else f'head {head}'}."]
     if any(kinds[name] == DEFORMABLE for name in names):
         notes.append("Crosses: the regular grid. Discs: where its points moved to, larger with more attention,")
@@ -97,15 +122,15 @@ def visualize(
 
 
 class _Trace(dict[str, Any]):
-    """The records of some modules alone; of deformable attention, whose records are large, what one query does.
+    """The records of some modules alone; of deformable attention, whose records are large, what some queries do.
 
-    names: of the blocks to keep, by their modules' paths; token: gives the query, (row, column), or None for the mean
-    of all, on a block's map of this size. The attention that is kept stands for every query.
+    names: of the blocks to keep, by their modules' paths; queries: gives the numbers of those whose mean is kept, None
+    for all, on a block's map of this size. The attention that is kept stands for every query.
     """
 
-    def __init__(self, names: Mapping[str, str], token: Callable[[str, tuple[int, int]], tuple[int, int] | None]):
+    def __init__(self, names: Mapping[str, str], queries: Callable[[str, tuple[int, int]], np.ndarray | None]):
         super().__init__()
-        self.names, self.token = names, token
+        self.names, self.queries = names, queries
 
     def __setitem__(self, path: str, record: AttentionRecord | LocalAttentionRecord) -> None:
         if path not in self.names:
@@ -113,10 +138,9 @@ class _Trace(dict[str, Any]):
         if not np.isfinite(record.attention).all():
             raise CheckpointError("the attention is not finite numbers; use undamaged weights")
         if isinstance(record, AttentionRecord):
-            query, attention = self.token(self.names[path], record.map_size), record.attention
-            number = None if query is None else query[0] * record.map_size[1] + query[1]
-            kept = attention.mean(axis=-1) if number is None else attention[..., number].copy()
-            record = replace(record, attention=np.broadcast_to(kept[..., np.newaxis], attention.shape))
+            attention, numbers = record.attention, self.queries(self.names[path], record.map_size)
+            kept = (attention if numbers is None else attention[..., numbers]).mean(axis=-1, keepdims=True)
+            record = replace(record, attention=np.broadcast_to(kept, attention.shape))
         super().__setitem__(self.names[path], record)
 
 
@@ -154,6 +178,26 @@ def _chosen_blocks(config: ModelConfig, blocks: Sequence[str] | None) -> Sequenc
 
 def _stage_index(name: str) -> int:
     return int(name.split(".")[1])
+
+
+def _corners(box: tuple[float, float, float, float], shape: tuple[int, ...]) -> list[tuple[float, float]]:
+    """A box (x1, y1, x2, y2) in pixels of a picture (H, W, 3) as two corners (y, x) in shares of its sides.
+
+    Raises ConfigError for what is no box in the picture.
+    """
+    x1, y1, x2, y2 = np.clip(box, 0, [shape[1], shape[0]] * 2).tolist()
+    if not (x1 < x2 and y1 < y2):
+        raise ConfigError(f"box: found {box}, expected (x1, y1, x2, y2) in a picture of {shape[0]} x {shape[1]} pixels")
+    return [(y1 / shape[0], x1 / shape[1]), (y2 / shape[0], x2 / shape[1])]
+
+
+def _on_covered(
+    corners: Sequence[tuple[float, float]], shape: tuple[int, ...], covered: tuple[int, ...]
+) -> tuple[float, float, float, float]:
+    """(y1, x1, y2, x2) of a box in shares of the picture with its padding."""
+    (y1, x1), (y2, x2) = corners
+    down, across = shape[0] / covered[0], shape[1] / covered[1]
+    return y1 * down, x1 * across, y2 * down, x2 * across
 
 
 def _map_sides(size: tuple[int, int], map_size: tuple[int, int], stride: int) -> list[float]:
