@@ -237,11 +237,11 @@ def test_broken_weights_are_named(model: Any) -> None:
 def test_configs(name: str) -> None:
     config = CONFIGS[name]()
     assert config_from_dict(config_to_dict(config)) == config
-    with pytest.raises(ConfigError, match="box_features: found 0, expected at least 1"):
+    with pytest.raises(ConfigError, match="box_features: found 0, expected 1 to 65536"):
         CONFIGS[name](box_features=0)
     with pytest.raises(ConfigError, match="anchor_ratios"):
         CONFIGS[name](anchor_ratios=(1.0, 0.0))
-    with pytest.raises(ConfigError, match="pyramid_levels: found 3, expected at least 4"):
+    with pytest.raises(ConfigError, match="pyramid_levels: found 3, expected 4 to 16"):
         CONFIGS[name](pyramid_levels=3)
 
 
