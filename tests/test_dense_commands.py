@@ -128,12 +128,15 @@ def test_coco_tools_read_the_results(weights, folder, images, here, capsys) -> N
             run.summarize()
             assert run.stats[0] > 0.9  # each is found where it is, but for empty masks
     assert {result["image_id"] for result in results} == {139, 285}
+    model = load_model(folder / weights)
+    objects = [d for path in images for d in detect(model, load_image(path), 0.005)]
+    boxes = np.array([d.box for d in objects])
+    np.testing.assert_allclose([r["bbox"] for r in results], np.c_[boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+    assert [(r["score"], r["category_id"]) for r in results] == [(d.score, d.index + 1) for d in objects]
     if kinds == ["bbox"]:
         assert not any("segmentation" in result for result in results)
         return
-    model = load_model(folder / weights)
-    masks = [d.mask for path in images for d in detect(model, load_image(path), 0.005)]
-    for mask, result in zip(masks, results, strict=True):
+    for mask, result in zip([d.mask for d in objects], results, strict=True):
         np.testing.assert_array_equal(decode_rle(result["segmentation"]), mask)
         np.testing.assert_array_equal(mask_tools.decode(result["segmentation"]), mask)
 
