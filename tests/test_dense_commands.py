@@ -14,22 +14,13 @@ from minidat.commands import main
 from minidat.data import decode_rle
 from minidat.data.labels import ade20k_labels, ade20k_palette, coco_category_ids, coco_labels
 from minidat.errors import ConfigError, ShapeError
-from minidat.segmentation import UperNetConfig
 from minidat.visualization import draw_detections, draw_segmentation, label_picture
 from minidat.visualization.canvas import COLORS, PAPER
 from minidat.visualization.legend import LARGEST_SIDE, SMALLEST_SIDE, class_colors
 from tests.small_detectors import small_backbone, small_mask_rcnn, small_retinanet
+from tests.small_segmentors import small_upernet
 
 DETECTOR_LABELS, SEGMENTOR_LABELS = ["square", "disk"], ["sky", "road", "tree"]
-UPERNET = UperNetConfig(
-    "small_upernet",
-    small_backbone(),
-    num_classes=3,
-    image_size=(64, 64),
-    resize_size=(64, 64),
-    channels=12,
-    auxiliary_channels=8,
-)
 SIZES = {"139.png": (48, 64), "000000000285.jpg": (70, 40)}  # as COCO calls its pictures
 
 
@@ -45,7 +36,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     saved(folder / "retinanet.npz", small_retinanet(), DETECTOR_LABELS)
     saved(folder / "mask_rcnn.npz", small_mask_rcnn(), DETECTOR_LABELS)
-    saved(folder / "upernet.npz", UPERNET, SEGMENTOR_LABELS)
+    saved(folder / "upernet.npz", small_upernet(), SEGMENTOR_LABELS)
     saved(folder / "classifier.npz", small_backbone())
     rng = np.random.default_rng(0)
     for name, (height, width) in SIZES.items():
@@ -137,12 +128,15 @@ def test_coco_tools_read_the_results(weights, folder, images, here, capsys) -> N
             run.summarize()
             assert run.stats[0] > 0.9  # each is found where it is, but for empty masks
     assert {result["image_id"] for result in results} == {139, 285}
+    model = load_model(folder / weights)
+    objects = [d for path in images for d in detect(model, load_image(path), 0.005)]
+    boxes = np.array([d.box for d in objects])
+    np.testing.assert_allclose([r["bbox"] for r in results], np.c_[boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+    assert [(r["score"], r["category_id"]) for r in results] == [(d.score, d.index + 1) for d in objects]
     if kinds == ["bbox"]:
         assert not any("segmentation" in result for result in results)
         return
-    model = load_model(folder / weights)
-    masks = [d.mask for path in images for d in detect(model, load_image(path), 0.005)]
-    for mask, result in zip(masks, results, strict=True):
+    for mask, result in zip([d.mask for d in objects], results, strict=True):
         np.testing.assert_array_equal(decode_rle(result["segmentation"]), mask)
         np.testing.assert_array_equal(mask_tools.decode(result["segmentation"]), mask)
 

@@ -8,12 +8,15 @@ from PIL import Image
 
 import minidat
 from minidat import commands
-from minidat.data import seen_part
+from minidat.data import preprocess_detection, preprocess_segmentation, seen_part
+from minidat.detection import DetectorConfig
 from minidat.errors import CheckpointError, ConfigError, ShapeError
 from minidat.models import DeformableConfig, ModelConfig, StageConfig
 from minidat.nn import Context, LocalAttentionRecord
 from minidat.visualization import block_kinds, draw_sampling_points, sheet, visualize
 from minidat.visualization.canvas import fit
+from tests.small_detectors import small_mask_rcnn, small_retinanet
+from tests.small_segmentors import small_upernet
 
 BLOCKS = ("window", "shifted_window", "neighborhood", "deformable")
 
@@ -173,6 +176,91 @@ def test_models_and_pictures_that_do_not_fit(model, photograph):
         visualize(plain, photograph, blocks=["stages.0.blocks.0"])
 
 
+# --- detectors and segmentors -----------------------------------------------------------------------------------------
+
+
+def test_a_detector_sees_the_whole_photograph_and_its_padding(photograph, panels):
+    """60 x 80 pixels are resized to 48 x 64 and padded to 64 x 64: the map of the last stage is 2 x 2."""
+    detector = minidat.create_model(small_retinanet())
+    blocks = ["stages.2.blocks.0", "stages.3.blocks.0"]
+    visualize(detector, photograph, blocks=blocks, query=(0.99, 0.5))
+    for _, drawn, *_ in panels:
+        np.testing.assert_array_equal(drawn[:60], photograph)
+        assert not drawn[60:].any()
+        assert drawn.shape == (80, 80, 3)
+    assert [settings["query"] for *_, settings in panels] == [(2, 2), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    "dense", [small_retinanet(), small_mask_rcnn(), small_upernet()], ids=lambda config: config.name
+)
+@pytest.mark.parametrize("query", [(0.3, 0.6), None])
+def test_what_the_backbone_of_a_dense_model_attends_to(dense, query, photograph, panels):
+    network = minidat.create_model(dense)
+    name = next(name for name, kind in block_kinds(dense.backbone).items() if kind == "deformable")
+    visualize(network, photograph, blocks=[name], query=query)
+    (_, _, record, settings), *_ = panels
+    prepared = preprocess_segmentation(photograph, scale=dense.resize_size)
+    if isinstance(dense, DetectorConfig):
+        prepared = preprocess_detection(photograph, scale=dense.resize_size).pixels
+    context = Context(trace={})
+    network.backbone.forward(prepared[np.newaxis], context)
+    expected = context.trace[f"backbone.{name}.attention"]
+    np.testing.assert_array_equal(record.positions, expected.positions)
+    if query is None:
+        np.testing.assert_allclose(record.attention.mean(axis=-1), expected.attention.mean(axis=-1), rtol=1e-5)
+    else:
+        row, column = settings["query"]
+        number = row * expected.map_size[1] + column
+        np.testing.assert_array_equal(record.attention[..., number], expected.attention[..., number])
+
+
+def test_the_queries_in_a_box_attend_together(photograph, panels):
+    """Of 60 x 80 pixels, resized to 48 x 64, the map of stage 2 has 4 x 4 tokens of 20 pixels, one row in padding."""
+    network = minidat.create_model(small_retinanet())
+    name = "stages.2.blocks.1"
+    visualize(network, photograph, blocks=[name], box=(25, 5, 79, 35), points=7)
+    (_, _, record, settings), *_ = panels
+    assert settings["box"] == pytest.approx((5 / 80, 25 / 80, 35 / 80, 79 / 80))
+    assert (settings["query"], settings["points"]) == (None, 7)
+    context = Context(trace={})
+    prepared = preprocess_detection(photograph, scale=network.config.resize_size).pixels
+    network.backbone.forward(prepared[np.newaxis], context)
+    attention = context.trace[f"backbone.{name}.attention"].attention
+    expected = attention[..., [1, 2, 3, 5, 6, 7]].mean(axis=-1)  # rows 0 and 1, columns 1 to 3
+    np.testing.assert_allclose(record.attention[..., 0], expected, rtol=1e-6)
+
+
+def test_only_the_points_with_most_attention_are_drawn(photograph):
+    network = minidat.create_model(small_retinanet())
+    colors = []
+    for points in (1, 5, 1000):
+        drawn = visualize(network, np.zeros_like(photograph), blocks=["stages.2.blocks.1"], points=points)
+        pixels = np.asarray(drawn)
+        colors.append(np.ptp(pixels.astype(int), axis=-1) > 60)
+    assert 0 < colors[0].sum() < colors[1].sum() < colors[2].sum()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"points": 0}, "points: found 0, expected at least 1"),
+        ({"box": (0, 0, 9, 9), "query": (0, 0)}, "box: found one with a query"),
+        ({"box": (0, 0, 9, 9), "blocks": ["stages.0.blocks.0"]}, "box: found it with a block that is not deformable"),
+        ({"box": (90, 0, 99, 9)}, r"box: found \(90, 0, 99, 9\), expected \(x1, y1, x2, y2\) in a picture of 60 x 80"),
+    ],
+)
+def test_boxes_and_points_that_do_not_fit(settings, message, photograph):
+    with pytest.raises(ConfigError, match=message):
+        visualize(minidat.create_model(small_retinanet()), photograph, **settings)
+
+
+def test_a_single_panel_of_a_dense_model_is_large(panels):
+    for size, side in (((1000, 900), 1000), ((300, 100), 400), ((900, 2000), 1600)):
+        visualize(minidat.create_model(small_retinanet()), np.zeros((*size, 3), np.uint8), blocks=["stages.3.blocks.0"])
+        assert panels[-1][3]["side"] == side
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +285,23 @@ def test_the_command_draws_what_the_function_draws(folder, model, photograph, ca
     with Image.open("out.png") as drawn:
         expected = visualize(model, photograph, blocks=blocks, head=1, query=(0.2, 0.9))
         np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
+
+
+def test_the_command_and_a_detected_object(folder, photograph, capsys):
+    network = minidat.create_model(small_retinanet())
+    minidat.save_npz("retinanet.npz", network.state_dict(), network.config)
+    command = ["visualize", "photo.png", "--weights", "retinanet.npz", "--output", "out.png"]
+    assert commands.main([*command, "--object", "2", "--points", "9"]) == 0
+    box = minidat.detect(network, photograph, 0)[1].box
+    with Image.open("out.png") as drawn:
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(visualize(network, photograph, box=box, points=9)))
+    capsys.readouterr()
+    for weights, number, message in (
+        ("retinanet.npz", "0", "--object: found 0, expected 1 to 100, the objects in the image"),
+        ("tiny.npz", "1", "--object: tiny is no detector, which this is for"),
+    ):
+        assert commands.main(["visualize", "photo.png", "--weights", weights, "--object", number]) == 2
+        assert capsys.readouterr().err == f"minidat: error: {message}\n"
 
 
 def test_the_command_with_the_weights_that_come_along(folder, capsys):

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from ..errors import MinidatError
+from ..errors import ConfigError, MinidatError
 from .shared import add_weights, chosen_weights, say
 
 
@@ -15,7 +15,8 @@ def add(commands: Any) -> None:
         "visualize",
         help="draw where a model looks on an image",
         description="Draw where the blocks of a model look on an image: the points that deformable attention samples, "
-        "and how much attention they get; for window and neighborhood attention, a heat map.",
+        "and how much attention they get; for window and neighborhood attention, a heat map. Detectors and "
+        "segmentors see the image at full resolution; choose one --block for a large picture.",
     )
     command.add_argument("image", metavar="IMAGE", help="a JPEG, PNG, WebP, GIF, TIFF or BMP file")
     add_weights(command)
@@ -37,6 +38,15 @@ def add(commands: Any) -> None:
         help="the point that attends, as shares of the picture's height and width: 0 0 is the upper left corner, 1 1 "
         "the lower right one (default: the mean over all points, which shows what gets most attention)",
     )
+    command.add_argument(
+        "--points",
+        type=int,
+        metavar="N",
+        help="draw the N points that get most attention (default: all of a classifier's, 200 of another model's)",
+    )
+    command.add_argument(
+        "--object", type=int, metavar="N", help="what attends is the N-th best object that the detector finds, from 1"
+    )
     command.set_defaults(run=run)
 
 
@@ -55,5 +65,21 @@ def run(arguments: argparse.Namespace) -> None:
         raise MinidatError(f"{output}: this is the image itself; give another file to write with --output")
     model = load_model(chosen_weights(arguments))
     query = None if arguments.query is None else tuple(arguments.query)
-    save_picture(visualize(model, image, blocks=arguments.block, head=arguments.head, query=query), output)
+    box = None if arguments.object is None else _box(model, image, arguments.object)
+    picture = visualize(
+        model, image, blocks=arguments.block, head=arguments.head, query=query, points=arguments.points, box=box
+    )
+    save_picture(picture, output)
     say(output)
+
+
+def _box(model: Any, image: Any, number: int) -> tuple[float, float, float, float]:
+    """Where the object of this number is, (x1, y1, x2, y2) in pixels, the best one being 1."""
+    from ..detection import Detector, detect
+
+    if not isinstance(model, Detector):
+        raise ConfigError(f"--object: {model.config.name} is no detector, which this is for")
+    found = detect(model, image, threshold=0)
+    if not 1 <= number <= len(found):
+        raise ConfigError(f"--object: found {number}, expected 1 to {len(found)}, the objects in the image")
+    return found[number - 1].box

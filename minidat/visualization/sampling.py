@@ -40,6 +40,8 @@ def draw_sampling_points(
     head: int | None = None,
     side: int = 448,
     batch_index: int = 0,
+    points: int | None = None,
+    box: tuple[float, float, float, float] | None = None,
 ) -> Image:
     """The picture with what one deformable attention module samples from it (as in Fig. 1 of the DAT paper).
 
@@ -49,7 +51,9 @@ def draw_sampling_points(
     image: (H, W, 3) uint8, the picture that the model saw (of any resolution: coordinates are relative); record: what
     the module left in the trace; query: (row, column) on the module's map of the query whose attention is shown,
     marked by a square, None for the mean over all queries; head: which head's attention and points, those of its
-    group, None for all of them; side: pixels of the longer side of the result; batch_index: which image of the batch.
+    group, None for all of them; side: pixels of the longer side of the result; batch_index: which image of the batch;
+    points: how many to draw, those with most attention, None for all; box: (y1, x1, y2, x2) as shares of the picture's
+    sides, which gets a white frame.
     Raises ShapeError for another kind of image, ConfigError if there is no such query or head.
     """
     check_image(image)
@@ -76,18 +80,20 @@ def draw_sampling_points(
     positions = record.positions[batch_index]  # (groups, Hk, Wk, 2)
     largest = min(8.5, max(3.0, 0.2 * 448 / max(positions.shape[1:3])))  # radius of a disc
     reference = to_picture(record.reference, record.map_size, size).reshape(-1, 2)  # (keys, 2)
-    points = to_picture(positions, record.map_size, size).reshape(groups, -1, 2)
-    for point in reference:
-        canvas.cross(point, 2 * unit, REFERENCE_COLOR, unit)
-    for group in shown:
-        for start, point in zip(reference, points[group], strict=True):
-            canvas.line([start, point], GROUP_COLORS[group % len(GROUP_COLORS)], 0.8 * unit)
-    for index in np.argsort(-strength, axis=None, kind="stable"):  # small ones on top of large ones
-        group, key = np.unravel_index(index, strength.shape)
-        if group not in shown:
-            continue
+    moved = to_picture(positions, record.map_size, size).reshape(groups, -1, 2)
+    order = np.argsort(-strength, axis=None, kind="stable")  # small ones on top of large ones
+    order = order[np.isin(order // strength.shape[1], shown)][:points]
+    drawn = [divmod(int(index), strength.shape[1]) for index in order]  # (group, key)
+    for key in sorted({key for _, key in drawn}):
+        canvas.cross(reference[key], 2 * unit, REFERENCE_COLOR, unit)
+    for group, key in sorted(drawn):
+        canvas.line([reference[key], moved[group, key]], GROUP_COLORS[group % len(GROUP_COLORS)], 0.8 * unit)
+    for group, key in drawn:
         radius = (1.5 + (largest - 1.5) * strength[group, key] ** 0.5) * unit
-        canvas.disc(points[group, key], radius, GROUP_COLORS[group % len(GROUP_COLORS)], INK)
+        canvas.disc(moved[group, key], radius, GROUP_COLORS[group % len(GROUP_COLORS)], INK)
+    if box is not None:
+        y1, x1, y2, x2 = box
+        canvas.frame((y1 * height, x1 * width), ((y2 - y1) * height, (x2 - x1) * width), 2.5 * unit)
     if query is not None:
         cell = height / rows, width / columns
         canvas.frame((query[0] * cell[0], query[1] * cell[1]), cell, 2.5 * unit)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.dense_preprocessing import preprocess_detection, preprocess_segmentation
 from ..data.image import check_image, preprocess, seen_part
+from ..detection import Detector
 from ..errors import CheckpointError, ConfigError, printable
 from ..models import DAT, ModelConfig
 from ..models.config import DEFORMABLE
 from ..nn import AttentionRecord, Context, LocalAttentionRecord
+from ..segmentation import Segmentor
 from .canvas import FAINT, Canvas
 from .sampling import draw_sampling_points
 from .tokens import draw_attention
@@ -21,63 +25,134 @@ if TYPE_CHECKING:
 
 FEW = 4  # panels that are drawn large
 LARGE_SIDE, SMALL_SIDE = 400, 280  # pixels of a photograph's longer side
+DENSE_POINTS = 200  # of the thousands in a detector or segmentor
+FULL_SIDE = 1600  # where a detector or segmentor, which sees it at full resolution, has a single panel
 ACROSS = 4  # panels side by side
 GAP, LETTERS = 16, 13
 
 
 def visualize(
-    model: DAT,
+    model: DAT | Detector | Segmentor,
     image: np.ndarray,
     *,
     blocks: Sequence[str] | None = None,
     head: int | None = None,
     query: tuple[float, float] | None = None,
+    points: int | None = None,
+    box: tuple[float, float, float, float] | None = None,
 ) -> Image:
     """Where blocks of a model look on a photograph, one panel for each block.
 
-    image: (H, W, 3) uint8; blocks: names such as "stages.2.blocks.1", None for all deformable ones; head: which head of
-    each block, counted from 0, None for the mean of all; query: the point that attends, (y, x) as shares of the height
-    and width of the picture that the model sees, (0, 0) its upper left corner and (1, 1) its lower right one, None for
-    the mean over all queries, which shows what is attended to most.
+    model: a classifier, or a detector or segmentor, whose backbone sees the photograph at full resolution; image:
+    (H, W, 3) uint8; blocks: names such as "stages.2.blocks.1", None for all deformable ones; head: which head of each
+    block, counted from 0, None for the mean of all; query: the point that attends, (y, x) as shares of the height and
+    width of the picture that the model sees, (0, 0) its upper left corner and (1, 1) its lower right one, None for the
+    mean over all queries, which shows what is attended to most; points: how many points of a deformable block to draw,
+    those with most attention, None for all of a classifier's and 200 of another's; box: (x1, y1, x2, y2) in pixels of
+    the photograph, such as a detected object's, whose queries attend together; for deformable blocks.
 
     A deformable block is drawn by `draw_sampling_points`, any other as a heat map by `draw_attention`. Raises
     ShapeError for another kind of image, ConfigError for a block, head or query that there is not, CheckpointError if
     the weights lead to numbers that are not finite.
     """
     check_image(image)
-    names = _chosen_blocks(model.config, blocks)
+    config: ModelConfig = model.config if isinstance(model, DAT) else model.config.backbone
+    names = _chosen_blocks(config, blocks)
     for name in names:
-        heads = model.config.stages[_stage_index(name)].heads
+        heads = config.stages[_stage_index(name)].heads
         if head is not None and not 0 <= head < heads:
             raise ConfigError(f"head: found {head}, expected 0 ... {heads - 1}, the heads of {name}")
     if query is not None and not all(0 <= share <= 1 for share in query):
         raise ConfigError(f"query: found {query}, expected (y, x) as shares of the height and width, from 0 to 1")
 
-    trace: dict[str, AttentionRecord] = {}
-    local_trace: dict[str, LocalAttentionRecord] = {}
-    model.forward(preprocess(image, model.config)[np.newaxis], Context(trace=trace, local_trace=local_trace))
-    kinds, panels = block_kinds(model.config), {}
+    if points is not None and points < 1:
+        raise ConfigError(f"points: found {points}, expected at least 1")
+    if box is not None and (query is not None or isinstance(model, DAT)):
+        raise ConfigError("box: found one with a query or a classifier, expected it alone, and a detector or segmentor")
+    if box is not None and any(block_kinds(config)[name] != DEFORMABLE for name in names):
+        raise ConfigError("box: found it with a block that is not deformable, expected deformable blocks")
+    if points is None and not isinstance(model, DAT):
+        points = DENSE_POINTS
+    pixels, seen, size = _input_of(model, image)
+    corners = None if box is None else _corners(box, image.shape)
+    stride = {name: config.patch_size * 2 ** _stage_index(name) for name in names}  # pixels that a token stands for
+
+    def token(name: str, map_size: tuple[int, int]) -> tuple[int, int] | None:
+        return None if query is None else _token(query, size, map_size, stride[name])
+
+    def queries(name: str, map_size: tuple[int, int]) -> np.ndarray | None:
+        if corners is None and query is None:
+            return None
+        ends = [query, query] if corners is None else corners
+        (top, left), (bottom, right) = (_token(end, size, map_size, stride[name]) for end in ends if end is not None)
+        numbers = np.arange(map_size[0] * map_size[1]).reshape(map_size)
+        return numbers[top : bottom + 1, left : right + 1].ravel()
+
+    paths = {f"{'' if isinstance(model, DAT) else 'backbone.'}{name}.attention": name for name in names}
+    trace, local_trace = _Trace(paths, queries), _Trace(paths, queries)
+    context = Context(trace=trace, local_trace=local_trace)
+    try:
+        (model if isinstance(model, DAT) else model.backbone).forward(pixels[np.newaxis], context)
+    except CheckpointError as error:
+        raise CheckpointError(f"{model.config.name}: {error}") from None
+
+    side = LARGE_SIDE if len(names) <= FEW else SMALL_SIDE
+    if len(names) == 1 and not isinstance(model, DAT):
+        side = max(side, min(FULL_SIDE, max(image.shape)))
+    kinds, panels = block_kinds(config), {}
     for name in names:
-        key = f"{name}.attention"
-        record = trace[key] if key in trace else local_trace[key]
-        if not np.isfinite(record.attention).all():
-            raise CheckpointError(f"{model.config.name}: the attention is not finite numbers; use undamaged weights")
-        picture, token = _on_map(
-            seen_part(image, model.config), query, record.map_size, model.config, _stage_index(name)
-        )
-        side = LARGE_SIDE if len(names) <= FEW else SMALL_SIDE
+        record = trace[name] if name in trace else local_trace[name]
+        picture = _covered(seen, size, record.map_size, stride[name])
+        marked = token(name, record.map_size)
         if isinstance(record, AttentionRecord):
-            panel = draw_sampling_points(picture, record, query=token, head=head, side=side)
+            frame = None if corners is None else _on_covered(corners, image.shape, picture.shape)
+            panel = draw_sampling_points(picture, record, query=marked, head=head, side=side, points=points, box=frame)
         else:
-            panel = draw_attention(picture, _heat(record, token, head), query=token, side=side)
+            panel = draw_attention(picture, _heat(record, marked, head), query=marked, side=side)
         panels[f"{name}, {kinds[name]}"] = panel
 
     whose = "all queries, on average" if query is None else "the query in the white frame"
+    if box is not None:
+        whose = "the queries in the white frame, on average"
     notes = [f"Attention of {whose}; {'the mean of all heads' if head is None else f'head {head}'}."]
     if any(kinds[name] == DEFORMABLE for name in names):
         notes.append("Crosses: the regular grid. Discs: where its points moved to, larger with more attention,")
         notes.append("in the color of their group of channels.")
     return _sheet(panels, notes)
+
+
+class _Trace(dict[str, Any]):
+    """The records of some modules alone; of deformable attention, whose records are large, what some queries do.
+
+    names: of the blocks to keep, by their modules' paths; queries: gives the numbers of those whose mean is kept, None
+    for all, on a block's map of this size. The attention that is kept stands for every query.
+    """
+
+    def __init__(self, names: Mapping[str, str], queries: Callable[[str, tuple[int, int]], np.ndarray | None]):
+        super().__init__()
+        self.names, self.queries = names, queries
+
+    def __setitem__(self, path: str, record: AttentionRecord | LocalAttentionRecord) -> None:
+        if path not in self.names:
+            return
+        if not np.isfinite(record.attention).all():
+            raise CheckpointError("the attention is not finite numbers; use undamaged weights")
+        if isinstance(record, AttentionRecord):
+            attention, numbers = record.attention, self.queries(self.names[path], record.map_size)
+            kept = (attention if numbers is None else attention[..., numbers]).mean(axis=-1, keepdims=True)
+            record = replace(record, attention=np.broadcast_to(kept, attention.shape))
+        super().__setitem__(self.names[path], record)
+
+
+def _input_of(model: DAT | Detector | Segmentor, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """What the network takes, (h, w, 3); the part of the photograph that is in it, (H, W, 3); and its size there."""
+    if isinstance(model, DAT):
+        return preprocess(image, model.config), seen_part(image, model.config), model.config.image_size
+    if isinstance(model, Detector):
+        pixels, _, size = preprocess_detection(image, scale=model.config.resize_size)
+        return pixels, image, size
+    pixels = preprocess_segmentation(image, scale=model.config.resize_size)
+    return pixels, image, (pixels.shape[0], pixels.shape[1])
 
 
 def block_kinds(config: ModelConfig) -> dict[str, str]:
@@ -105,25 +180,45 @@ def _stage_index(name: str) -> int:
     return int(name.split(".")[1])
 
 
-def _on_map(
-    picture: np.ndarray,
-    query: tuple[float, float] | None,
-    map_size: tuple[int, int],
-    config: ModelConfig,
-    stage: int,
-) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """The picture (H, W, 3) that a block's map covers, and the token (row, column) which the query lies in.
+def _corners(box: tuple[float, float, float, float], shape: tuple[int, ...]) -> list[tuple[float, float]]:
+    """A box (x1, y1, x2, y2) in pixels of a picture (H, W, 3) as two corners (y, x) in shares of its sides.
 
-    Where a patch does not divide the image, the map reaches beyond its right and lower border: there is black.
+    Raises ConfigError for what is no box in the picture.
     """
-    pixels = config.patch_size * 2**stage  # of the image that a token stands for, on each axis
-    sides = [n * pixels / side for n, side in zip(map_size, config.image_size, strict=True)]  # of the map, in images
-    beyond = [round(n * (side - 1)) for n, side in zip(picture.shape, sides, strict=False)]
-    covered = np.pad(picture, ((0, beyond[0]), (0, beyond[1]), (0, 0)))
-    if query is None:
-        return covered, None
+    x1, y1, x2, y2 = np.clip(box, 0, [shape[1], shape[0]] * 2).tolist()
+    if not (x1 < x2 and y1 < y2):
+        raise ConfigError(f"box: found {box}, expected (x1, y1, x2, y2) in a picture of {shape[0]} x {shape[1]} pixels")
+    return [(y1 / shape[0], x1 / shape[1]), (y2 / shape[0], x2 / shape[1])]
+
+
+def _on_covered(
+    corners: Sequence[tuple[float, float]], shape: tuple[int, ...], covered: tuple[int, ...]
+) -> tuple[float, float, float, float]:
+    """(y1, x1, y2, x2) of a box in shares of the picture with its padding."""
+    (y1, x1), (y2, x2) = corners
+    down, across = shape[0] / covered[0], shape[1] / covered[1]
+    return y1 * down, x1 * across, y2 * down, x2 * across
+
+
+def _map_sides(size: tuple[int, int], map_size: tuple[int, int], stride: int) -> list[float]:
+    """(height, width) of a map in pictures: 1, or more where padding lets it reach beyond the picture."""
+    return [n * stride / side for n, side in zip(map_size, size, strict=True)]
+
+
+def _token(
+    query: tuple[float, float], size: tuple[int, int], map_size: tuple[int, int], stride: int
+) -> tuple[int, int]:
+    """The token (row, column) of a map that a point of the picture lies in, (y, x) as shares of its sides."""
+    sides = _map_sides(size, map_size, stride)
     row, column = (min(int(share / side * n), n - 1) for share, side, n in zip(query, sides, map_size, strict=True))
-    return covered, (row, column)
+    return row, column
+
+
+def _covered(picture: np.ndarray, size: tuple[int, int], map_size: tuple[int, int], stride: int) -> np.ndarray:
+    """The picture (H, W, 3) that a map covers: black where it reaches beyond the right and lower border."""
+    sides = _map_sides(size, map_size, stride)
+    beyond = [max(0, round(n * (side - 1))) for n, side in zip(picture.shape, sides, strict=False)]
+    return np.pad(picture, ((0, beyond[0]), (0, beyond[1]), (0, 0)))
 
 
 def _heat(record: LocalAttentionRecord, query: tuple[int, int] | None, head: int | None) -> np.ndarray:
