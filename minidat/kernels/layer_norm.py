@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.normalization import check_layer_norm
-from ..runtime.threads import chunked, empty
+from ..runtime.threads import chunked, column_sums, empty
 
 FORWARD_GRAIN = 131072  # numbers to normalize that are worth waking a thread for
 
@@ -58,6 +58,6 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: floa
             part_d_x *= inverse_std[part]
 
         chunked(work, *rows.shape)
-        return d_x.reshape(x.shape), products.sum(axis=0), d_rows.sum(axis=0)
+        return d_x.reshape(x.shape), column_sums(products), column_sums(d_rows)
 
     return output.reshape(x.shape), backward

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.linear import check_linear
-from ..runtime.threads import product
+from ..runtime.threads import column_sums, product
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, Any]:
@@ -24,6 +24,6 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple[
         d_rows = d_output.reshape(-1, d_output.shape[-1])  # (N, D)
         d_x = product(d_rows, weight).reshape(x.shape)
         d_weight = product(d_rows.T, rows)
-        return d_x, d_weight, None if bias is None else d_rows.sum(axis=0)
+        return d_x, d_weight, None if bias is None else column_sums(d_rows)
 
     return output.reshape(*x.shape[:-1], weight.shape[0]), backward

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.linear import check_linear
-from ..runtime.threads import chunked, cut, empty, in_parts, parallel, product
+from ..runtime.threads import chunked, column_sums, cut, empty, in_parts, parallel, product
 from .gelu import gelu, gelu_into
 from .linear import linear
 from .local_perception import local_perception
@@ -67,7 +67,7 @@ def mlp(
 
         in_parts(work, len(tokens), step=step, grain=FEWEST_TOKENS)
         d_weight1, d_weight2 = product(d_hidden.T, tokens), product(d_rows.T, activated)
-        return d_tokens.reshape(x.shape), d_weight1, d_hidden.sum(axis=0), d_weight2, d_rows.sum(axis=0)
+        return d_tokens.reshape(x.shape), d_weight1, column_sums(d_hidden), d_weight2, column_sums(d_rows)
 
     return output.reshape(x.shape), backward
 

@@ -23,7 +23,7 @@ from .team import current, empty, in_region
 # Numbers worked on at once. Fewer would stay in a faster cache, but threads meet at Python's interpreter lock after
 # every call of NumPy, and each meeting costs as much as a pass over ten thousand numbers.
 CACHE_FLOATS = 262144
-SHARES = 4  # into so many parts work is cut at least, if it is worth sharing: the same for 1, 2 and 4 threads
+SHARES = 2  # into so many parts work is cut at least, if it is worth sharing: the same for one thread and for two
 PRODUCT_FLOATS = 131072  # of a product's result at once: one array of this length does
 PRODUCT_GRAIN = 4_000_000  # multiply-adds that are worth waking a thread for
 FEW_ROWS = 128  # up to so many OpenBLAS is faster, by up to a quarter, if they are columns
@@ -84,15 +84,13 @@ def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) ->
 def cut(count: int, *, step: int, grain: int) -> list[slice]:
     """Slices of nearly one size and of up to `step` items that cover range(count), whoever will work on them.
 
-    Where there are 2 times `grain` items or more, they are a multiple of 2 or SHARES, so that threads get equally many.
+    Where there are SHARES times `grain` items or more, they are a multiple of SHARES, so that threads get equally many.
     The cuts depend on the shapes alone: what they decide, such as the order of a sum, is the same for any number of
     threads.
     """
     parts = -(-count // step)
-    shares = min(SHARES, count // grain)
-    if shares > 1:
-        multiple = 1 << (shares.bit_length() - 1)  # a power of 2
-        parts = min(count, -(-parts // multiple) * multiple)
+    if count >= SHARES * grain:
+        parts = min(count, -(-parts // SHARES) * SHARES)
     return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
 
 
@@ -141,6 +139,19 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
     else:
         in_parts(some_columns, n, step=n, grain=grain)
     return output
+
+
+def column_sums(rows: np.ndarray) -> np.ndarray:
+    """The sum over the rows of (N, C), some rows at a time: (C,)."""
+    parts = cut(len(rows), step=max(1, CACHE_FLOATS // rows.shape[1]), grain=max(1, CACHE_FLOATS // rows.shape[1]))
+    sums = empty((len(parts), rows.shape[1]), rows.dtype)
+
+    def work(start: int, stop: int) -> None:
+        for i in range(start, stop):
+            rows[parts[i]].sum(axis=0, out=sums[i])
+
+    parallel(work, len(parts))
+    return sums.sum(axis=0)
 
 
 def contiguous(view: np.ndarray) -> np.ndarray:
