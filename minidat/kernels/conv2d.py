@@ -112,11 +112,10 @@ def _dense_in_parts(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, 
 
     def work(start: int, stop: int) -> None:
         for images, some_rows in tasks[start:stop]:
-            part = patches[images, some_rows]
-            rows = part.reshape(-1, length) @ matrix
+            rows = output[images, some_rows].reshape(-1, outputs)  # a view: rows of one image, or whole images
+            np.matmul(patches[images, some_rows].reshape(-1, length), matrix, out=rows)
             if bias is not None:
                 rows += bias
-            output[images, some_rows] = rows.reshape(*part.shape[:3], outputs)
 
     parallel(work, len(tasks), grain=max(1, grain * len(tasks) // (batch * height)))
     return output
