@@ -399,3 +399,20 @@ def get_config(name: str) -> ModelConfig:
     if name not in PUBLISHED_CONFIGS:
         raise ConfigError(f"model name: found {name!r}, expected one of {', '.join(PUBLISHED_CONFIGS)}")
     return PUBLISHED_CONFIGS[name]
+
+
+def from_fields_with_backbone(cls: type[Any], data: dict[str, Any]) -> Any:
+    """A detector's or segmentor's config from plain dicts and lists, its backbone's among them.
+
+    Raises ConfigError for unknown, missing or ill-typed fields.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(f"model config: found {type(data).__name__}, expected a dict")
+    if "backbone" not in data:
+        raise ConfigError("model config: backbone: missing")
+    lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+    backbone = ModelConfig.from_dict(data["backbone"])
+    try:
+        return from_fields(cls, {**data, **lists, "backbone": backbone})
+    except TypeError as error:
+        raise ConfigError(f"model config: {error}") from None

@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError
 from ..models.config import (
     MAX_CLASSES,
     MAX_DIM,
@@ -15,7 +14,7 @@ from ..models.config import (
     check,
     check_image_size,
     check_size,
-    from_fields,
+    from_fields_with_backbone,
     get_config,
 )
 
@@ -62,16 +61,7 @@ class SegmentorConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Any:
         """The inverse of `to_dict`. Raises ConfigError for unknown, missing or ill-typed fields."""
-        if not isinstance(data, dict):
-            raise ConfigError(f"model config: found {type(data).__name__}, expected a dict")
-        if "backbone" not in data:
-            raise ConfigError("model config: backbone: missing")
-        lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
-        backbone = ModelConfig.from_dict(data["backbone"])
-        try:
-            return from_fields(cls, {**data, **lists, "backbone": backbone})
-        except TypeError as error:
-            raise ConfigError(f"model config: {error}") from None
+        return from_fields_with_backbone(cls, data)
 
 
 @dataclass(frozen=True)
