@@ -369,6 +369,13 @@ def test_logs_that_have_only_begun():
         assert draw_learning_curve(records).size == (1000, 450)
 
 
+@pytest.mark.parametrize("field", ["epoch", "loss", "accuracy"])
+def test_logs_with_an_integer_beyond_every_float(field):
+    record = {"loss": 1.0, "epoch": 1, "accuracy": 0.5}
+    huge, infinite = ([*_log(), {**record, field: value}] for value in (10**400, np.inf))
+    assert draw_learning_curve(huge) == draw_learning_curve(infinite)
+
+
 @pytest.mark.parametrize(
     ("records", "message"),
     [

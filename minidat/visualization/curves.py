@@ -129,10 +129,19 @@ def _curve(records: Sequence[Mapping[str, Any]], marker: str, field: str, factor
         for name in ("epoch", field):
             if isinstance(record.get(name), bool) or not isinstance(record.get(name), int | float):
                 raise ConfigError(f"records[{i}]: {name}: found {record.get(name)!r}, expected a number")
-        if math.isfinite(record["epoch"]) and math.isfinite(record[field]):
-            points.append((record["epoch"], record[field] * factor))
+        epoch, value = _as_float(record["epoch"]), _as_float(record[field])
+        if math.isfinite(epoch) and math.isfinite(value):
+            points.append((epoch, value * factor))
     epochs, values = np.array(points, float).reshape(-1, 2).T
     return epochs, values
+
+
+def _as_float(number: float) -> float:
+    """A number of JSON, which may be an integer beyond every float: that is infinity."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
