@@ -354,9 +354,37 @@ def test_the_stub_fails_and_says_that_it_is_not_written_yet(name: str) -> None:
     assert not report.passed
     assert not any(report.checks.values())
     assert "is not written yet: line" in report.message
-    assert load_exercise(name).functions[0].hint in report.message
     line = int(re.search(r"line (\d+)", report.message)[1])
     assert "raise NotImplementedError" in path.read_text("utf-8").splitlines()[line - 1]
+
+
+@pytest.mark.parametrize("name", list_exercises())
+def test_hints_come_in_three_stages_and_only_when_asked_for(name: str) -> None:
+    for function in load_exercise(name).functions:
+        assert all(len(text) > 50 for text in vars(function.hints).values())
+        assert function.hints.formula not in function.hints.where + function.hints.idea
+    report = graded(STUBS / f"{name}.py")
+    assert report.function == load_exercise(name).functions[0].name
+    hints = load_exercise(name).functions[0].hints
+    shown = [format_report(report), *(format_report(report, hint=stage) for stage in (1, 2, 3))]
+    for stage, text in enumerate((hints.where, hints.idea, hints.formula), start=1):
+        words = " ".join(text.split())
+        told = [words in " ".join(report.split()) for report in shown]
+        assert told == [number == stage for number in range(4)]
+
+
+def test_a_hint_is_about_the_function_that_failed_and_none_comes_after_passing(file) -> None:
+    solution = (SOLUTIONS / "windows.py").read_text("utf-8")
+    passed = graded(SOLUTIONS / "windows.py")
+    assert passed.function == passed.hint(1) == ""
+    assert format_report(passed, hint=3) == format_report(passed)
+    half = graded(file(solution.replace("x.swapaxes(2, 3).reshape(-1, height", "x.reshape(-1, height"), "windows.py"))
+    partition, reverse = load_exercise("windows").functions
+    assert half.function == "window_reverse"
+    assert half.hint(2) == reverse.hints.stage(2) != partition.hints.stage(2)
+    assert graded(file("1 +", "windows.py")).hint(1) == partition.hints.stage(1)
+    with pytest.raises(ExerciseError, match=r"hint: found 4, expected 1 \(where to look\), 2"):
+        half.hint(4)
 
 
 @pytest.mark.parametrize(
@@ -460,7 +488,7 @@ def test_every_stub_names_its_exercise_its_chapter_and_how_to_check_it(name: str
     assert text.startswith(f"# minidat exercise: {name}\n")
     assert f"docs/pages/tutorial/{load_exercise(name).chapter}.md" in text
     assert f"minidat grade examples/exercises/{name}.py" in text
-    assert "\nHints\n1. " in text
+    assert "--hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula)" in text
 
 
 # --- the parts --------------------------------------------------------------------------------------------------------
@@ -664,6 +692,12 @@ def test_grade_several_files_as_text_and_json(capfd, file) -> None:
     assert (second["passed"], second["checks_passed"], second["checks_total"]) == (False, 2, 4)
     assert second["checks"]["d_x"] is False
     assert "d_x has the wrong sign" in second["message"]
+    assert "hint" not in second
+
+    assert main(["grade", *files, "--json", "--hint", "2"]) == 1
+    first, second = json.loads(capfd.readouterr().out)
+    assert (first["hint"], second["function"]) == ("", "softmax")
+    assert second["hint"].startswith("Hint 2 of 3, the idea: The derivative is")
 
 
 def test_an_endless_loop_is_stopped_and_its_line_is_told(capsys, file) -> None:

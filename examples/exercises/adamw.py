@@ -15,12 +15,8 @@ Then the weight shrinks a little, and moves:
     weight = weight - learning_rate * weight_decay * weight
     weight = weight - learning_rate * corrected mean / (sqrt(corrected square) + eps)
 
-Hints
-1. Return the plain running means, not the corrected ones: the correction is for this step only.
-2. The decay does not pass through the means. That is the W in AdamW.
-3. Make new arrays: `mean = beta1 * mean` does, `mean *= beta1` changes the caller's.
-
 Check it with: minidat grade examples/exercises/adamw.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 import numpy as np

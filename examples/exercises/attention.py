@@ -7,15 +7,8 @@
 
 for each head on its own.
 
-Hints
-1. a @ b multiplies the last two axes and treats those in front as separate problems. x.swapaxes(-1, -2) transposes the
-   last two.
-2. Backward goes through the three lines from the last to the first. d_value and d_p come from the third, d_scores from
-   d_p by the backward of softmax (the exercise before this one), d_query and d_key from d_scores by the first.
-3. If c = a b is a product of matrices, then d_a = d_c b^T and d_b = a^T d_c.
-4. Where does the scale go? It multiplies the scores, so it comes back once in d_query and once in d_key.
-
 Check it with: minidat grade examples/exercises/attention.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 from collections.abc import Callable

@@ -10,12 +10,8 @@ The four pixels around p have weights that fall from 1 to 0 with the distance: w
 lower pixel has 1 - f and the upper one f, and the weight of a corner is the product of those of y and x. Pixels outside
 of the map count as zeros.
 
-Hints
-1. For each of the four corners (dy, dx) of 0 and 1: the pixel is (floor(py) + dy, floor(px) + dx).
-2. x[rows, columns] with two arrays of N integers gives N pixels, (N, C). Weights (N,) need another axis: w[:, None].
-3. For a pixel outside, clip its index, so that it can be read, and set its weight to 0.
-
 Check it with: minidat grade examples/exercises/bilinear.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 import numpy as np

@@ -8,16 +8,8 @@ Write the backward; the forward is given. Every sample is
 It depends on the map, which is easy, and on the positions, through the weights: that is how a network learns where to
 look.
 
-Hints
-1. `corners` has for each corner the rows and columns of its pixels, whether they lie inside the map, and the signs and
-   weights you need: weight_y = 1 - fy for the upper corners, whose derivative by y is -1, and fy for the lower, +1.
-2. d_x: each sample gives weight * d_output[n] to its four pixels. Several samples may share a pixel, and then
-   d_x[rows, columns] += ... forgets all but one of them. np.add.at(d_x, (rows, columns), ...) does not.
-3. d_positions: by the chain rule, d_output[n] . x[row, column] (a sum over the channels) times the derivative of the
-   weight, which is slope_y * weight_x by y, and slope_x * weight_y by x.
-4. That is by pixels. A step of 1 in positions is (n - 1) / 2 pixels.
-
 Check it with: minidat grade examples/exercises/bilinear_backward.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 from collections.abc import Callable

@@ -12,14 +12,8 @@ One image, one group of points, the positions already known (the exercise before
 Attention works in heads: head 0 has the first d = C / heads channels of query, key and value, head 1 the next d, and so
 on. Scores are divided by sqrt(d). At the end the heads' channels lie side by side again.
 
-Hints
-1. `bilinear` and `softmax` are given below. There is nothing to sample for the queries: all pixels look at the same N
-   points, wherever they are.
-2. (N, C) -> reshape (N, heads, d) -> swapaxes(0, 1) -> (heads, N, d). A reshape to (heads, N, d) alone has the right
-   shape and the wrong numbers.
-3. scores (heads, H * W, N); softmax over the N samples.
-
 Check it with: minidat grade examples/exercises/deformable.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 import numpy as np

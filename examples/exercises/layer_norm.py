@@ -6,17 +6,8 @@
 
 Mean and variance are those of each row of C channels. Given d_output, find the gradients by x, weight and bias.
 
-Hints
-1. Begin with weight and bias: they are shared by all rows.
-2. The gradient by `normalized` is g = d_output * weight.
-3. x[c] acts on the row in three ways: directly, through the mean, and through the variance. Three terms:
-
-       d_x = (g - mean(g) - normalized * mean(g * normalized)) / std
-
-   with the means over the channels of the row. See the chapter for why, or find out what is wrong without one of them.
-4. keepdims=True keeps the axis of a mean, so that it can be subtracted.
-
 Check it with: minidat grade examples/exercises/layer_norm.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 from collections.abc import Callable

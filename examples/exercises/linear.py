@@ -5,14 +5,8 @@
 
 Given d_output, the gradient of the loss by the output, find those by x, by the weight and by the bias.
 
-Hints
-1. Begin with one row: output[d] = sum over c of weight[d, c] * x[c], plus bias[d]. What is the derivative of
-   output[d] by x[c]? By weight[d, c]? By bias[d]?
-2. By the chain rule, the gradient of x[c] collects d_output[d] times that derivative over all d: a matrix product.
-3. One weight serves all rows, those of all B images: its gradient is a sum over all of them. So is that of the bias.
-4. A gradient has the shape of the array it belongs to. If a product does not give that shape, it is the wrong product.
-
 Check it with: minidat grade examples/exercises/linear.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 from collections.abc import Callable

@@ -10,12 +10,8 @@ lose keys: it slides inward until it is inside. On an axis of n = 6 places with 
 In two dimensions the keys are all pairs of a row and a column from the windows of y and of x, listed row by row. A key
 is named by the number of its pixel: pixel (y, x) of the map is number y * W + x.
 
-Hints
-1. Begin with one axis. The window of place i would begin at i - kernel // 2; which beginnings are allowed?
-2. An array of beginnings (n, 1) plus np.arange(kernel) gives all windows of an axis: (n, kernel).
-3. For two axes, rows (H, 1, kernel, 1) and columns (1, W, 1, kernel) broadcast to (H, W, kernel, kernel).
-
 Check it with: minidat grade examples/exercises/neighborhood.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 import numpy as np

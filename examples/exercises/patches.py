@@ -8,14 +8,8 @@ by a matrix with one row for each of the D features of a token.
 
 Do it without a loop over pixels, patches or features: a reshape, a change of axes, and one matrix product.
 
-Hints
-1. images.reshape(B, H // p, p, W // p, p, C) has an axis for each of: image, row of patches, row in the patch, column
-   of patches, column in the patch, channel. Bring the two axes of a patch side by side with transpose or swapaxes.
-2. The weight has the order (D, C, y, x), as in PyTorch. The numbers of your patches and those of the weight must be in
-   the same order before both are flattened.
-3. Try it with p = 1 first: then it is a matrix product of the channels and nothing else.
-
 Check it with: minidat grade examples/exercises/patches.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 import numpy as np

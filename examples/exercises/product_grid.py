@@ -9,13 +9,8 @@ bilinear samples need no gathering, only two "hat" matrices, with hat(t) = max(0
 
 rows and columns are in entries of the table already; outside of it there are zeros.
 
-Hints
-1. rows[..., None] - np.arange(R) has the distance of every row to every entry: (K, Qy, R).
-2. The sum above is a product of three matrices for each key. `@` treats the first axis, the keys, as separate problems;
-   np.einsum("kir,rc,kjc->kij", ...) says it letter by letter.
-3. max(0, ...) is what leaves two entries a row with a weight, and what makes zeros outside.
-
 Check it with: minidat grade examples/exercises/product_grid.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 import numpy as np

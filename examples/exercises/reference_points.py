@@ -11,13 +11,8 @@ is counted in half cells, says how far that is:
 
     positions = points + tanh(offsets) * range_factor / (H, W)
 
-Hints
-1. Each coordinate depends on one index: np.arange does it. np.meshgrid(rows, columns, indexing="ij") and np.stack on
-   the last axis make an (H, W, 2) array of two lines.
-2. Without indexing="ij", meshgrid puts x first. Try H = 2, W = 3.
-3. np.array([H, W]) divides the last axis, of y and x, number by number.
-
 Check it with: minidat grade examples/exercises/reference_points.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 import numpy as np

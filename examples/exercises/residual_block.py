@@ -9,14 +9,8 @@ A block has two branches, each with a norm in front, and each added to what it c
 The four parts are given as functions that return (output, backward), and their backwards take the gradient of their
 output and return that of their input. You need not know what is inside.
 
-Hints
-1. x is used twice in each line: directly, and by the branch. What is used twice has a gradient that is a sum of two.
-2. Go from the end to the start: first the line of the mlp, then that of attention; within a line the backward of
-   the last function comes first.
-3. What leaves the first line enters the second. So the gradient that arrives at the first is the whole gradient by the
-   x in between, not d_output.
-
 Check it with: minidat grade examples/exercises/residual_block.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 from collections.abc import Callable

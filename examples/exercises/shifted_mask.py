@@ -11,13 +11,8 @@ rolled map there are up to three regions,
 and two tokens of a window may look at each other only if they come from the same region, on both axes. The mask is
 added to their score: 0 if they may, -100 if they may not.
 
-Hints
-1. Make a map (H, W) with a different number in each of the nine regions, such as 3 * region of the row + region of the
-   column.
-2. Cut this map into windows, as in the exercise before, to get the numbers of the tokens: (windows, w * w).
-3. numbers[:, :, None] == numbers[:, None, :] compares every two tokens of each window.
-
 Check it with: minidat grade examples/exercises/shifted_mask.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 import numpy as np

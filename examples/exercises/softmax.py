@@ -5,17 +5,8 @@
 
 Given d_output, the gradient by p, find the gradient by x.
 
-Hints
-1. The derivative of p[k] by x[j] is p[k] (1 - p[k]) for j = k, and - p[k] p[j] for j != k: a score raises its own
-   probability and lowers all others.
-2. Sum d_output[k] times that derivative over k. The result needs no K x K matrix:
-
-       d_x = p * (d_output - sum(p * d_output))
-
-   with the sum over the row.
-3. A check of your own: softmax(x + 1) = softmax(x), so the numbers of each row of d_x must add up to 0.
-
 Check it with: minidat grade examples/exercises/softmax.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 from collections.abc import Callable

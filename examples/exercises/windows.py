@@ -12,13 +12,8 @@ of the first image, then those of the second. So are the tokens of each window. 
 
 `window_reverse` puts them back. Both are a reshape, a swap of two axes, and a reshape.
 
-Hints
-1. A reshape keeps the order in memory: for a row of the map that is first the columns of the first window, then those
-   of the second. So H falls apart into (H / w, w), and W into (W / w, w).
-2. Which two of the six axes must be swapped so that the rows of a window come together?
-3. -1 in a reshape stands for the number that fits; for the inverse it can be the batch.
-
 Check it with: minidat grade examples/exercises/windows.py
+Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).
 """
 
 import numpy as np

@@ -25,6 +25,10 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--limit", type=float, default=20, metavar="SECONDS", help="the time that a file is given (default: 20)"
     )
+    command.add_argument(
+        "--hint", type=int, choices=(1, 2, 3), help="where a file fails, add help with its first failure: 1 where to "
+        "look, 2 the idea, 3 the formula",
+    )  # fmt: skip
     command.set_defaults(run=run)
 
 
@@ -36,11 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     for submission in submissions:
         report = grade(submission, seed=arguments.seed, time_limit=arguments.limit)
         if not arguments.json:
-            print(("\n" if reports else "") + format_report(report), flush=True)
+            print(("\n" if reports else "") + format_report(report, hint=arguments.hint), flush=True)
         reports.append(report)
     passed = sum(report.passed for report in reports)
     if arguments.json:
-        print_json([report.to_dict() for report in reports])
+        print_json([report.to_dict(hint=arguments.hint) for report in reports])
     elif len(reports) > 1:
         print(f"\n{passed} of {len(reports)} files passed")
     return 0 if passed == len(reports) else 1

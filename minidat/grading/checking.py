@@ -135,7 +135,7 @@ class Checker:
         line = run.attempt.problem.text.split(",")[0]  # "line 12, in ..."
         return (
             f"{where} is not written yet: {line} still raises NotImplementedError.\n"
-            f"Put your code in its place. Hint: {self.function.hint}"
+            "Put your code in its place. Stuck? --hint 1 says where to look, --hint 2 the idea, --hint 3 the formula."
         )
 
     def _explain_problem(self, name: str, run: Run, runs: list[Run]) -> str:

@@ -1,4 +1,4 @@
-"""How an exercise is described: what to write, cases that grow from tiny ones, the right answer, typical mistakes."""
+"""How an exercise is described: what to write, hints, cases that grow from tiny ones, the right answer, mistakes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+STAGES = 3  # of hints
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,21 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class Hints:
+    """Help in three stages, each asked for on its own: where to look, the idea, the formula."""
+
+    where: str
+    idea: str
+    formula: str
+
+    def stage(self, number: int) -> str:
+        """Stage 1, 2 or 3, with its name: "Hint 1 of 3, where to look: ..."."""
+        name, text = (("where to look", self.where), ("the idea", self.idea), ("the formula", self.formula))[number - 1]
+        separator = "\n" if text.startswith(" ") else " "  # a formula has lines of its own
+        return f"Hint {number} of {STAGES}, {name}:{separator}{text}"
+
+
+@dataclass(frozen=True)
 class Function:
     """One function that the student writes.
 
@@ -38,7 +55,7 @@ class Function:
     """
 
     name: str
-    hint: str
+    hints: Hints
     sizes: Mapping[str, Sequence[int]]
     case: Callable[..., Mapping[str, Any] | None]
     reference: Callable[..., Any]

@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import ExerciseError, listed, printable
 from .attempt import Ask, Loaded, SolutionError, load
 from .checking import Checker, Verdict, check_names
-from .exercise import Exercise, Function
+from .exercise import STAGES, Exercise, Function
 from .exercises import NAMES
 from .process import SolutionProcess
 
@@ -35,7 +35,7 @@ LARGEST_FILE = 1 << 20  # bytes
 class Report:
     """How one file did. checks: whether each passed, by name; message: what is wrong, several lines; "" if nothing.
 
-    printed: what the solution printed in the case that the message is about.
+    function: the one that failed first, "" if none did; printed: by the solution, in the case of the message.
     """
 
     file: str
@@ -44,13 +44,17 @@ class Report:
     checks: dict[str, bool]
     message: str = ""
     printed: str = ""
+    function: str = ""
 
     @property
     def passed(self) -> bool:
         return not self.message and all(self.checks.values())
 
-    def to_dict(self) -> dict[str, Any]:
-        """For collecting results: `file`, `exercise`, `passed`, `checks_passed` of `checks_total`, `message` ..."""
+    def to_dict(self, *, hint: int | None = None) -> dict[str, Any]:
+        """For collecting results: `file`, `exercise`, `passed`, `checks_passed` of `checks_total`, `message` ...
+
+        With a `hint`, a stage as in `Report.hint`, there is also what that says.
+        """
         return {
             "file": self.file,
             "exercise": self.exercise,
@@ -59,9 +63,23 @@ class Report:
             "checks_passed": sum(self.checks.values()),
             "checks_total": len(self.checks),
             "checks": self.checks,
+            "function": self.function,
             "message": self.message,
             "printed": self.printed,
+            **({} if hint is None else {"hint": self.hint(hint)}),
         }
+
+    def hint(self, stage: int) -> str:
+        """Help with what failed: 1 where to look, 2 the idea, 3 the formula; "" if nothing failed.
+
+        Raises ExerciseError for another stage.
+        """
+        if stage not in range(1, STAGES + 1):
+            raise ExerciseError(f"hint: found {stage}, expected 1 (where to look), 2 (the idea) or 3 (the formula)")
+        if self.passed:
+            return ""
+        functions = {function.name: function for function in load_exercise(self.exercise).functions}
+        return functions[self.function].hints.stage(stage)
 
 
 @dataclass(frozen=True)
@@ -183,20 +201,27 @@ def judge(submission: Submission, ask: Ask, *, seed: int = 0) -> Report:
         message = f"{error} It was busy with {busy[-1]}."
         if error.line is not None:
             message += f" It had come to line {error.line}:\n    {submission.line(error.line)}"
-        return _failed(submission, message)
+        return _failed(submission, message, function=names[len(verdicts)])
     checks: dict[str, bool] = {}
     for function, verdict in zip(exercise.functions, verdicts, strict=True):
         labels = _labels(exercise, function)
         checks |= {labels[check]: verdict.checks[check] for check in labels}
-    first = next((verdict for verdict in verdicts if verdict.explanation), Verdict({}))
-    return Report(submission.file, submission.exercise, exercise.chapter, checks, first.explanation, first.printed)
+    for name, verdict in zip(names, verdicts, strict=True):
+        if verdict.explanation:
+            return _report(submission, checks, verdict.explanation, verdict.printed, name)
+    return _report(submission, checks)
 
 
-def _failed(submission: Submission, message: str, printed: str = "") -> Report:
-    """A report in which no check has passed."""
+def _report(submission: Submission, checks: dict[str, bool], *failure: str) -> Report:
+    """failure: the report's `message`, `printed` and `function`."""
+    return Report(submission.file, submission.exercise, load_exercise(submission.exercise).chapter, checks, *failure)
+
+
+def _failed(submission: Submission, message: str, printed: str = "", function: str = "") -> Report:
+    """A report in which no check has passed. function: the one to blame, otherwise the first."""
     exercise = load_exercise(submission.exercise)
     checks = {check: False for function in exercise.functions for check in _labels(exercise, function).values()}
-    return Report(submission.file, submission.exercise, exercise.chapter, checks, message, printed)
+    return _report(submission, checks, message, printed, function or exercise.functions[0].name)
 
 
 def _missing(name: str, loaded: Loaded) -> str:
@@ -215,23 +240,30 @@ def _labels(exercise: Exercise, function: Function) -> dict[str, str]:
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def format_report(report: Report) -> str:
-    """The report for a reader: each check, then the explanation of the first failure."""
+def format_report(report: Report, *, hint: int | None = None) -> str:
+    """The report for a reader: each check, then the explanation of the first failure, then a hint if one is asked for.
+
+    hint: the stage, as in `Report.hint`, which says what it raises.
+    """
     title = f"{printable(report.file)}: {report.exercise} (chapter {report.chapter})"
     if report.passed:
         return f"{title}: passed, all {len(report.checks)} checks"
     lines = [f"{title}: FAILED, {sum(report.checks.values())} of {len(report.checks)} checks passed"]
     if any(report.checks.values()):
         lines += [f"  {'ok  ' if passed else 'FAIL'}  {name}" for name, passed in report.checks.items()]
-    prose = [
-        textwrap.fill(line, TEXT_WIDTH) if not line.startswith(" ") else line
-        for line in _printable_lines(report.message).split("\n")
-    ]
-    lines += ["", *prose]
+    lines += ["", *_wrapped(report.message)]
     if report.printed:
         printed = textwrap.indent(_printable_lines(report.printed), "  | ")
         lines += ["", "What your code printed in that case:", "", printed]
+    if hint is not None:
+        lines += ["", *_wrapped(report.hint(hint))]
     return "\n".join(lines)
+
+
+def _wrapped(text: str) -> list[str]:
+    """Paragraphs in lines of TEXT_WIDTH; what is indented stays as it is."""
+    lines = _printable_lines(text).split("\n")
+    return [line if line.startswith(" ") else textwrap.fill(line, TEXT_WIDTH) for line in lines]
 
 
 def _printable_lines(text: str) -> str:

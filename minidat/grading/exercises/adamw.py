@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 
 
 def case(numbers: Numbers, *, weights: int, step: int) -> dict[str, Any]:
@@ -75,8 +75,16 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="adamw_step",
-            hint="update mean and square, divide them by 1 - beta^step for use, decay the weight by learning_rate * "
-            "weight_decay of itself, then step.",
+            hints=Hints(
+                where="Which of the three results does each formula of the task change? The running means are returned "
+                "plain; what is corrected is for this step only. Make new arrays: `mean = beta1 * mean` does, `mean *= "
+                "beta1` changes the caller's.",
+                idea="Update mean and square, correct copies of both, let the weight shrink, then step. The decay does "
+                "not pass through the means: that is the W in AdamW.",
+                formula="    new_weight = weight - learning_rate * weight_decay * weight\n"
+                "                 - learning_rate * (new_mean / (1 - beta1**step))\n"
+                "                 / (np.sqrt(new_square / (1 - beta2**step)) + eps)",
+            ),
             sizes={"weights": (1, 2, 3), "step": (1, 2, 3)},
             case=case,
             reference=update,

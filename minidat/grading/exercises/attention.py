@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ... import ops
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 
 
 def case(numbers: Numbers, *, heads: int, queries: int, keys: int, width: int) -> dict:
@@ -49,8 +49,20 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="attention",
-            hint="scores (Q, K), softmax over the keys, times value; backward goes through the same three steps in "
-            "reverse order, and the scale belongs to d_query and d_key.",
+            hints=Hints(
+                where="Write the three lines of the forward first: a @ b multiplies the last two axes and treats those "
+                "in front as separate problems; x.swapaxes(-1, -2) transposes the last two. Backward goes through the "
+                "same lines from the last to the first.",
+                idea="If c = a b is a product of matrices, d_a = d_c b^T and d_b = a^T d_c. So d_value and d_p come "
+                "from the third line, d_scores from d_p by the backward of softmax (the exercise before this one), "
+                "d_query and d_key from the first, and the scale with it.",
+                formula="with the sum over the keys,\n"
+                "    d_value = p^T d_output\n"
+                "    d_p = d_output value^T\n"
+                "    d_scores = p * (d_p - sum(p * d_p))\n"
+                "    d_query = scale * d_scores key\n"
+                "    d_key = scale * d_scores^T query",
+            ),
             sizes={"heads": (1, 2), "queries": (1, 2, 3), "keys": (1, 2, 3), "width": (1, 2, 3)},
             case=case,
             reference=reference,

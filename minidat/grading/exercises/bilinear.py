@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ... import ops
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 
 SIZES = {"height": (1, 2, 3, 5), "width": (1, 2, 3, 5), "channels": (1, 2), "points": (1, 2, 3)}
 
@@ -76,7 +76,16 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="bilinear",
-            hint="p = (position + 1) / 2 * (n - 1); the four pixels around p weigh (1 - fy) (1 - fx), (1 - fy) fx, ...",
+            hints=Hints(
+                where="For one point by hand: which are its four pixels? x[rows, columns] with two arrays of N "
+                "integers reads N pixels at once, (N, C); weights (N,) need another axis, weights[:, None].",
+                idea="Loop over the four corners (dy, dx) of 0 and 1: the pixel is (floor(py) + dy, floor(px) + dx), "
+                "its weight the product of one for y and one for x. For a pixel outside, clip its index, so that it "
+                "can be read, and set its weight to 0.",
+                formula="with fy = py - floor(py), fx = px - floor(px), the corners (0, 0), (0, 1), (1, 0), (1, 1) "
+                "weigh\n"
+                "    (1 - fy) (1 - fx),   (1 - fy) fx,   fy (1 - fx),   fy fx",
+            ),
             sizes=SIZES,
             case=case,
             reference=forward,

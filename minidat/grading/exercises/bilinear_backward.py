@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from ..exercise import Exercise, Function, Mistake
+from ..exercise import Exercise, Function, Hints, Mistake
 from .bilinear import SIZES, case, pixels, read, sample
 
 
@@ -59,8 +59,20 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="bilinear",
-            hint="each of the four pixels gets weight * d_output (np.add.at); d weight / d y is -(1 - fx) or +(1 - fx) "
-            "..., times (H - 1) / 2 for the way from positions to pixels.",
+            hints=Hints(
+                where="`corners` holds all that is needed. What does output[n] depend on? On four pixels, each with a "
+                "weight, and on the position through the four weights. Which pixels do two samples share?",
+                idea="d_x: each sample gives weight * d_output[n] to its four pixels; d_x[rows, columns] += ... "
+                "forgets all but one of the samples at a pixel, np.add.at(d_x, (rows, columns), ...) does not. "
+                "d_positions: d_output[n] . x[row, column], a sum over the channels, times the derivative of the "
+                "weight; that is by pixels, and a step of 1 in positions is not one pixel.",
+                formula="at each corner, with inside as a factor of everything,\n"
+                "    d_x gets weight_y * weight_x * d_output\n"
+                "    d_py gets slope_y * weight_x * (d_output . x[row, column])\n"
+                "    d_px gets slope_x * weight_y * (d_output . x[row, column])\n"
+                "and, as a step of 1 in positions is (n - 1) / 2 pixels,\n"
+                "    d_positions = d_py * (H - 1) / 2,  d_px * (W - 1) / 2",
+            ),
             sizes=SIZES,
             case=case,
             reference=sample,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ... import ops
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 from .bilinear import forward as bilinear
 
 
@@ -89,8 +89,17 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="deformable_attention",
-            hint="queries come from all pixels of x, keys and values from x read at the positions; then attention, "
-            "head by head, and the output weight.",
+            hints=Hints(
+                where="`bilinear` and `softmax` are given. What is read at the positions, and what is not? There is "
+                "nothing to sample for the queries: all pixels look at the same N points, wherever they are.",
+                idea="Heads: (N, C) -> reshape (N, heads, d) -> swapaxes(0, 1) -> (heads, N, d); a reshape to (heads, "
+                "N, d) alone has the right shape and the wrong numbers. Scores are (heads, H * W, N), with the softmax "
+                "over the N samples. At the end the heads go back the same way.",
+                formula="with q, k, v split into heads,\n"
+                "    scores = q @ k.swapaxes(-1, -2) / np.sqrt(C // heads)\n"
+                "    mixed = softmax(scores) @ v                              (heads, H * W, d)\n"
+                "    output = mixed.swapaxes(0, 1).reshape(H, W, C) @ output_weight.T",
+            ),
             sizes={"height": (1, 2, 3), "width": (1, 2, 3), "points": (1, 2, 3), "heads": (1, 2), "head_width": (1, 2)},
             case=case,
             reference=reference,

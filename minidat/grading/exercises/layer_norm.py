@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ... import ops
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 
 
 def case(numbers: Numbers, *, rows: int, channels: int) -> dict:
@@ -38,7 +38,17 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="layer_norm",
-            hint="with g = d_output * weight, d_x = (g - mean(g) - normalized * mean(g * normalized)) / std.",
+            hints=Hints(
+                where="Begin with weight and bias, which all rows share. Then ask in how many ways one x[c] acts on "
+                "its row: there are three.",
+                idea="The gradient by `normalized` is g = d_output * weight. x[c] acts directly, through the mean and "
+                "through the variance: three terms, of which the last two are subtracted means over the row's "
+                "channels. keepdims=True keeps the axis of a mean, so that it can be subtracted.",
+                formula="with g = d_output * weight and means over the channels of a row,\n"
+                "    d_x = (g - mean(g) - normalized * mean(g * normalized)) / std\n"
+                "    d_weight = sum over the rows of d_output * normalized\n"
+                "    d_bias = sum over the rows of d_output",
+            ),
             sizes={"rows": (1, 2, 3), "channels": (1, 2, 3, 4)},
             case=case,
             reference=ops.layer_norm,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ... import ops
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 
 
 def case(numbers: Numbers, *, batch: int, tokens: int, inputs: int, outputs: int) -> dict:
@@ -19,7 +19,18 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="linear",
-            hint="each row of d_output is a row of d_x times the weight; d_weight and d_bias are sums over all rows.",
+            hints=Hints(
+                where="Begin with one row: output[d] = sum over c of weight[d, c] * x[c], plus bias[d]. What is the "
+                "derivative of output[d] by x[c]? By weight[d, c]? By bias[d]? A gradient has the shape of the array "
+                "it belongs to.",
+                idea="The gradient of x[c] collects d_output[d] times that derivative over all d: a matrix product. "
+                "Weight and bias serve all rows of all images, so their gradients are sums over all rows: flatten x "
+                "and d_output to rows first.",
+                formula="with rows = x.reshape(-1, inputs) and d_rows = d_output.reshape(-1, outputs),\n"
+                "    d_x = d_output @ weight\n"
+                "    d_weight = d_rows.T @ rows\n"
+                "    d_bias = d_rows.sum(axis=0)",
+            ),
             sizes={"batch": (1, 2), "tokens": (1, 2, 3), "inputs": (1, 2, 3), "outputs": (1, 2, 3)},
             case=case,
             reference=ops.linear,

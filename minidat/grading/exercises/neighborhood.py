@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ... import ops
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 
 Line = Callable[[int, int], np.ndarray]  # (size, kernel) -> (size, kernel) indices on one axis
 
@@ -74,8 +74,16 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="neighborhood",
-            hint="on one axis the window of i begins at clip(i - kernel // 2, 0, n - kernel); pixel (y, x) has the "
-            "number y * width + x.",
+            hints=Hints(
+                where="Begin with one axis. The window of place i would begin at i - kernel // 2; which beginnings are "
+                "allowed?",
+                idea="An array of beginnings (n, 1) plus np.arange(kernel) gives all windows of an axis, (n, kernel). "
+                "For two axes, rows (H, 1, kernel, 1) and columns (1, W, 1, kernel) broadcast to (H, W, kernel, "
+                "kernel).",
+                formula="a window begins at np.clip(np.arange(n) - kernel // 2, 0, n - kernel), and pixel (y, x) is "
+                "number\n"
+                "    y * W + x",
+            ),
             sizes={"height": (1, 2, 3, 4, 5, 6, 7), "width": (1, 2, 3, 4, 5, 6, 7), "kernel": (1, 3, 5)},
             case=case,
             reference=reference,

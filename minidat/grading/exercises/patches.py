@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import ops
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 
 
 def case(
@@ -53,7 +53,17 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="patch_embedding",
-            hint="reshape the image to (B, H/p, p, W/p, p, C), bring the two axes inside a patch together, flatten.",
+            hints=Hints(
+                where="The numbers of a patch are spread over the rows of the image. Which axes does images.reshape(B, "
+                "H // p, p, W // p, p, C) have, and which of them belong to one patch? Try p = 1 first: then it is a "
+                "matrix product of the channels and nothing else.",
+                idea="Bring the two axes inside a patch together with transpose, and put the channels where the weight "
+                "has them: it is (D, C, y, x). Numbers of the patches and of the weight must be in the same order "
+                "before both are flattened.",
+                formula="reshape to (B, H/p, p, W/p, p, C), transpose to (B, H/p, W/p, C, p, p), flatten the last "
+                "three axes; then\n"
+                "    output = patches @ weight.reshape(D, -1).T + bias",
+            ),
             sizes={
                 "batch": (1, 2), "patch_rows": (1, 2), "patch_columns": (1, 2, 3),
                 "patch": (1, 2, 3), "channels": (1, 2), "features": (1, 2),

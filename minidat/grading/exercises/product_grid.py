@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import ops
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 
 
 def case(
@@ -50,8 +50,16 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="sample_product_grid",
-            hint="hat matrices (K, Qy, R) and (K, Qx, C) with the entries max(0, 1 - |t - r|), then "
-            "row_hats @ table @ column_hats^T.",
+            hints=Hints(
+                where="For one key: how much does each of the R rows of the table count for the query in row i? That "
+                "is a matrix of its own, and so is that of the columns.",
+                idea="rows[..., None] - np.arange(R) has the distance of every row to every entry, (K, Qy, R). The sum "
+                "is then a product of three matrices for each key; `@` treats the first axis, the keys, as separate "
+                "problems. The max(0, ...) leaves two entries a row with a weight, and makes zeros outside.",
+                formula="row_hats = np.maximum(0, 1 - np.abs(rows[..., None] - np.arange(R))), column_hats alike with "
+                "C; then\n"
+                "    output = row_hats @ table @ column_hats.swapaxes(1, 2)",
+            ),
             sizes={
                 "table_rows": (1, 2, 3), "table_columns": (1, 2, 3), "keys": (1, 2), "query_rows": (1, 2, 3),
                 "query_columns": (1, 2, 3),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import ops
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 
 SIZES = {"height": (1, 2, 3, 4), "width": (1, 2, 3, 4)}
 
@@ -52,7 +52,13 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="reference_points",
-            hint="the centers of n equal cells of [-1, 1] are (i + 0.5) / n * 2 - 1; np.meshgrid(..., indexing='ij').",
+            hints=Hints(
+                where="Each coordinate depends on one index only: y on the row, x on the column. Try H = 2, W = 3.",
+                idea='np.arange makes the line of each axis; np.meshgrid(rows, columns, indexing="ij") and np.stack '
+                'on the last axis make (H, W, 2) of two lines. Without indexing="ij", meshgrid puts x first.',
+                formula="rows = (np.arange(H) + 0.5) / H * 2 - 1, and columns alike with W; then\n"
+                '    np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)',
+            ),
             sizes=SIZES,
             case=points_case,
             reference=points,
@@ -95,7 +101,13 @@ EXERCISE = Exercise(
         ),
         Function(
             name="sampling_points",
-            hint="reference_points(H, W) + tanh(offsets) * range_factor / (H, W), the division axis by axis.",
+            hints=Hints(
+                where="The offsets' own shape says how many points there are. Which axis do y and x lie on, and what "
+                "is each of them divided by?",
+                idea="np.array([H, W]) divides the last axis, of y and x, number by number. The tanh is taken of the "
+                "offsets alone, before anything is scaled.",
+                formula="reference_points(H, W) + np.tanh(offsets) * range_factor / np.array([H, W])",
+            ),
             sizes=SIZES,
             case=offsets_case,
             reference=sampling_points,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 from ..solution_process.layers import Backward, Layer, Matrix, Square
 
 
@@ -98,8 +98,15 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="residual_block",
-            hint="from the end: d_x = d_output + norm2_backward(mlp_backward(d_output)), then the same with that d_x "
-            "for the first branch.",
+            hints=Hints(
+                where="x is used twice in each line: directly, and by the branch. What does that mean for its "
+                "gradient? And which of the two lines comes first on the way back?",
+                idea="What is used twice has a gradient that is a sum of two. Go from the end to the start: first the "
+                "line of the mlp, then that of attention; within a line the backward of the last function comes first. "
+                "What arrives at the first line is the whole gradient by the x in between, not d_output.",
+                formula="    d_x = d_output + norm2_backward(mlp_backward(d_output))\n"
+                "    d_x = d_x + norm1_backward(attention_backward(d_x))",
+            ),
             sizes={"tokens": (1, 2, 3), "channels": (1, 2, 3)},
             case=case,
             reference=reference,

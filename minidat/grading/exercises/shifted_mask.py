@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import ops
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 
 
 def case(numbers: Numbers, *, window_rows: int, window_columns: int, window: int, shift: int) -> dict[str, Any] | None:
@@ -48,7 +48,16 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="shifted_window_mask",
-            hint="number the regions of the rolled map, cut this map of numbers into windows, compare all tokens.",
+            hints=Hints(
+                where="Draw the rolled map of 4 x 4 tokens with w = 2 and shift = 1, and color the tokens that were "
+                "neighbors before rolling. How many colors does the last window have?",
+                idea="Make a map (H, W) with a different number in each of the nine regions, cut it into windows as in "
+                "the exercise before, and compare the numbers of every two tokens of a window.",
+                formula="number a token 3 * region of its row + region of its column, the regions being 0, 1, 2. With "
+                "numbers (windows, w * w),\n"
+                "    same = numbers[:, :, None] == numbers[:, None, :]\n"
+                "    mask = np.where(same, 0.0, -100.0)",
+            ),
             sizes={"window_rows": (1, 2, 3), "window_columns": (1, 2, 3), "window": (2, 3, 4), "shift": (1, 2, 3)},
             case=case,
             reference=right,

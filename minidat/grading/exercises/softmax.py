@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ... import ops
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 
 
 def case(numbers: Numbers, *, rows: int, scores: int) -> dict:
@@ -21,7 +21,15 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="softmax",
-            hint="d_x = p * (d_output - sum(p * d_output)), the sum along the last axis.",
+            hints=Hints(
+                where="Each score is in the numerator of its own probability and in the denominator of all. What is "
+                "the derivative of p[k] by x[j], for j = k and for j != k? A check of your own: softmax(x + 1) = "
+                "softmax(x), so the numbers of each row of d_x must add up to 0.",
+                idea="The derivative is p[k] (1 - p[k]) for j = k, and -p[k] p[j] for the others. Sum d_output[k] "
+                "times it over k: the result needs no K x K matrix, only one sum a row.",
+                formula="the sum going along the last axis (keepdims=True),\n"
+                "    d_x = p * (d_output - sum(p * d_output))",
+            ),
             sizes={"rows": (1, 2, 3), "scores": (1, 2, 3, 4)},
             case=case,
             reference=ops.softmax,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import ops
-from ..exercise import Exercise, Function, Mistake, Numbers
+from ..exercise import Exercise, Function, Hints, Mistake, Numbers
 
 SIZES = {
     "batch": (1, 2), "window_rows": (1, 2, 3), "window_columns": (1, 2, 3), "window": (1, 2, 3), "channels": (1, 2),
@@ -56,7 +56,13 @@ EXERCISE = Exercise(
     functions=(
         Function(
             name="window_partition",
-            hint="reshape to (B, H/w, w, W/w, w, C), swap the two middle axes, flatten.",
+            hints=Hints(
+                where="A reshape keeps the order in memory: for a row of the map that is first the columns of the "
+                "first window, then those of the second. Into which two axes does each of H and W fall apart?",
+                idea="H falls apart into (H/w, w), W into (W/w, w). One swap of two of the six axes brings the rows of "
+                "a window together. -1 in a reshape stands for the number that fits.",
+                formula="x.reshape(B, H // w, w, W // w, w, C).swapaxes(2, 3).reshape(-1, w * w, C)",
+            ),
             sizes=SIZES,
             case=partition_case,
             reference=partition,
@@ -84,7 +90,13 @@ EXERCISE = Exercise(
         ),
         Function(
             name="window_reverse",
-            hint="the steps of window_partition, backwards: reshape to (B, H/w, W/w, w, w, C), swap, flatten.",
+            hints=Hints(
+                where="It is window_partition run backwards: which shape did the array have before the last reshape?",
+                idea="Reshape to six axes, with the windows' rows and columns in front of those inside a window, swap "
+                "the same two axes back, flatten. -1 can stand for the batch.",
+                formula="windows.reshape(-1, height // w, width // w, w, w, C).swapaxes(2, 3).reshape(-1, height, "
+                "width, C)",
+            ),
             sizes=SIZES,
             case=reverse_case,
             reference=reverse,
