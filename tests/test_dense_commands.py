@@ -314,6 +314,15 @@ def test_labels_do_not_cover_each_other() -> None:
         assert marked(picture, COLORS[index])[:640].sum() > 600  # of each ground, whatever box lies on top
 
 
+def test_scores_are_left_out_of_annotations() -> None:
+    found = [Detection("cat", score, (100.0, 200.0, 300.0, 400.0), 0) for score in (1.0, 0.25)]
+    scored, bare = ([np.asarray(draw_detections(GREY, [d], scores=scores)) for d in found] for scores in (True, False))
+    assert not np.array_equal(*scored)
+    np.testing.assert_array_equal(*bare)
+    grounds = [marked(picture[:190], COLORS[0]).any(axis=0).sum() for picture in (scored[0], bare[0])]
+    assert grounds[0] > grounds[1] + 20  # the label is shorter
+
+
 def test_pictures_of_any_size_and_nothing_found() -> None:
     for shape in ((1, 1, 3), (2, 3000, 3), (3000, 2, 3), (40, 30, 3)):
         picture = draw_detections(np.zeros(shape, np.uint8), [])
