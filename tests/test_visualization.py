@@ -19,7 +19,7 @@ from minidat.visualization import (
     draw_windows,
 )
 from minidat.visualization.canvas import COLORS, HEAT, INK, NOTHING, Canvas
-from minidat.visualization.curves import LEFTS, PANEL, TOP, TRAINING, VALIDATION, _running_mean, _ticks
+from minidat.visualization.curves import LEFTS, MASKS, PANEL, TOP, TRAINING, VALIDATION, _running_mean, _ticks
 
 BLACK = np.zeros((100, 200, 3), np.uint8)
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -361,6 +361,18 @@ def test_curves_go_where_the_numbers_say():
     line = rows > TOP
     assert columns[line].min() == pytest.approx(LEFTS[1] + 0.1 * PANEL[1], abs=3)  # after the first epoch
     assert rows[line].mean() == pytest.approx(TOP + PANEL[0] * (80 - 60) / (80 - 20), abs=3)  # 60 % between 20 and 80
+
+
+def test_masks_have_a_curve_of_their_own():
+    losses = [{"epoch": epoch, "loss": 1.0} for epoch in (0, 10)]
+    boxes = [{"epoch": epoch, "validation_AP": 0.8} for epoch in (5, 10)]
+    with_masks = [{**record, "validation_mask_AP": 0.2} for record in boxes]
+    rows, columns = near(draw_learning_curve([*losses, *with_masks]), MASKS, 30)
+    line = rows > TOP
+    assert columns[line].min() == pytest.approx(LEFTS[1] + 0.5 * PANEL[1], abs=3)
+    assert rows[line].mean() == pytest.approx(TOP + PANEL[0], abs=6)  # at the lower end of the axis, from 20 to 80
+    rows, _ = near(draw_learning_curve([*losses, *boxes]), MASKS, 30)
+    assert not len(rows)
 
 
 def test_logs_that_have_only_begun():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError
-from .canvas import BLUE, FAINT, INK, RULE, VERMILION, Canvas, Color, mixed, text_width
+from .canvas import BLUE, FAINT, GREEN, INK, RULE, VERMILION, Canvas, Color, mixed, text_width
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,7 +18,7 @@ SIZE = (450, 1000)
 PANEL = (310, 390)  # (height, width) of each panel's axes
 TOP, LEFTS = 76, (72, 572)
 TITLE, LETTERS = 16, 13
-TRAINING, VALIDATION = BLUE, VERMILION
+TRAINING, VALIDATION, MASKS = BLUE, VERMILION, GREEN
 FIGURES = {"accuracy": "accuracy", "AP": "box AP", "mIoU": "mean IoU"}  # what validation is about -> a panel's title
 SMOOTHING = 40  # a point is the mean of a stretch as long as the curve divided by this
 
@@ -30,30 +30,36 @@ def draw_learning_curve(records: Sequence[Mapping[str, Any]]) -> Image:
 
     records: the lines of a training log. Those with "loss" have "epoch" (a fraction), "loss" and, of a classifier,
     "accuracy", a share in [0, 1] of augmented pictures; those with "validation_accuracy", "validation_AP" or
-    "validation_mIoU", a share too, have "epoch". What is measured a batch is faint, its running mean strong. The last
-    validation is written out. Numbers that are not finite are left out, and a panel without any says so.
-    Raises ConfigError for no records at all, or one that lacks a number.
+    "validation_mIoU", a share too, have "epoch"; where masks are found as well as boxes, "validation_mask_AP" is a
+    curve of its own. What is measured a batch is faint, its running mean strong. The last validation is written out.
+    Numbers that are not finite are left out, and a panel without any says so. Raises ConfigError for no records at
+    all, or one that lacks a number.
     """
     figure = next((name for name in FIGURES if any(f"validation_{name}" in record for record in records)), "accuracy")
     loss = _curve(records, "loss", "loss")
     accuracy = _curve(records, "accuracy" if figure != "accuracy" else "loss", "accuracy", factor=100)
     validation = _curve(records, f"validation_{figure}", f"validation_{figure}", factor=100)
+    masks = _curve(records, "validation_mask_AP", "validation_mask_AP", factor=100)
     if not any(len(epochs) for epochs, _ in (loss, validation)):
         raise ConfigError('records: found none with a "loss" or a "validation_accuracy", expected those of a training')
 
     canvas = Canvas((SIZE[0], SIZE[1]))
-    last_epoch = max(float(epochs.max()) for epochs, _ in (loss, accuracy, validation) if len(epochs))
+    last_epoch = max(float(epochs.max()) for epochs, _ in (loss, accuracy, validation, masks) if len(epochs))
     panel = _Panel(canvas, LEFTS[0], "loss", [loss], last_epoch)
     panel.draw_noisy(loss, TRAINING)
     panel.legend([("training", TRAINING)])
 
-    panel = _Panel(canvas, LEFTS[1], f"{FIGURES[figure]}, %", [accuracy, validation], last_epoch, highest=100)
+    title, curves = FIGURES[figure], [("validation", validation, VALIDATION)]
+    if len(masks[0]):
+        title, curves = "AP", [("boxes", validation, VALIDATION), ("masks", masks, MASKS)]
+    panel = _Panel(canvas, LEFTS[1], f"{title}, %", [accuracy, validation, masks], last_epoch, highest=100)
     panel.draw_noisy(accuracy, TRAINING)
-    panel.draw_line(validation, VALIDATION, 2.5)
     names = [("training (augmented)", TRAINING)] if len(accuracy[0]) else []
-    if len(validation[0]):
-        canvas.disc(panel.at(validation[0][-1], validation[1][-1]), 4.5, VALIDATION)
-        names.append((f"validation, latest {validation[1][-1]:.2f} %", VALIDATION))
+    for name, curve, color in curves:
+        panel.draw_line(curve, color, 2.5)
+        if len(curve[0]):
+            canvas.disc(panel.at(curve[0][-1], curve[1][-1]), 4.5, color)
+            names.append((f"{name}, latest {curve[1][-1]:.2f} %", color))
     panel.legend(names)
     return canvas.picture()
 
