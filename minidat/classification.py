@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .data.image import preprocess
-from .errors import CheckpointError, ConfigError
-from .files.shipped import WEIGHTS, shipped_file
+from .errors import CheckpointError, ConfigError, MinidatError
 from .models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -65,7 +64,12 @@ def _labels(model: DAT, num_classes: int) -> Sequence[str]:
 
 def default_weights(name: str = DEFAULT_WEIGHTS) -> Path:
     """A weights file that comes with minidat, the classifier's or another. Raises MinidatError if it is absent."""
-    return shipped_file(WEIGHTS, name.removesuffix(".npz"), ".npz")
+    package = Path(__file__).parent
+    installed, checkout = package / "weights" / name, package.parent / "weights" / name
+    for path in (installed, checkout):
+        if path.is_file():
+            return path
+    raise MinidatError(f"{installed}: the weights that come with minidat are not there; give a file with --weights")
 
 
 def format_predictions(

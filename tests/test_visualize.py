@@ -13,7 +13,7 @@ from minidat.detection import DetectorConfig
 from minidat.errors import CheckpointError, ConfigError, ShapeError
 from minidat.models import DeformableConfig, ModelConfig, StageConfig
 from minidat.nn import Context, LocalAttentionRecord
-from minidat.visualization import block_kinds, draw_sampling_points, sheet, visualize
+from minidat.visualization import block_kinds, draw_sampling_points, sheet, visualize, without_mean_offset
 from minidat.visualization.canvas import fit
 from tests.small_detectors import small_mask_rcnn, small_retinanet
 from tests.small_segmentors import small_upernet
@@ -231,6 +231,17 @@ def test_the_queries_in_a_box_attend_together(photograph, panels):
     np.testing.assert_allclose(record.attention[..., 0], expected, rtol=1e-6)
 
 
+def test_deformable_blocks_once_more_without_the_mean_offset(model, photograph, panels):
+    blocks = ["stages.1.blocks.3", "stages.0.blocks.0"]
+    visualize(model, photograph, blocks=blocks, head=1, without_mean=True)
+    assert [name for name, *_ in panels] == ["draw_sampling_points", "draw_sampling_points", "draw_attention"]
+    (_, picture, record, settings), (_, again, rest, same_settings), _ = panels
+    assert np.array_equal(picture, again)
+    assert settings == same_settings
+    np.testing.assert_array_equal(rest.positions, without_mean_offset(record).positions)
+    assert not np.allclose(rest.positions, record.positions, atol=1e-4)
+
+
 def test_only_the_points_with_most_attention_are_drawn(photograph):
     network = minidat.create_model(small_retinanet())
     colors = []
@@ -284,6 +295,11 @@ def test_the_command_draws_what_the_function_draws(folder, model, photograph, ca
     blocks = ["stages.0.blocks.1", "stages.1.blocks.3"]
     with Image.open("out.png") as drawn:
         expected = visualize(model, photograph, blocks=blocks, head=1, query=(0.2, 0.9))
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
+
+    assert commands.main([*command, "--without-mean", "--output", "out.png"]) == 0
+    with Image.open("out.png") as drawn:
+        expected = visualize(model, photograph, without_mean=True)
         np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
 
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from ..errors import ConfigError, MinidatError, printable
 
-DETECTOR, SEGMENTOR = "dat_mini_bccd", "dat_mini_camvid"  # the names of the weights that come with minidat
+DETECTOR_WEIGHTS = "dat_mini_bccd.npz"
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,9 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 def add_weights(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="the model: a .npz or .pth file, or the name of one that comes with minidat (default: dat_mini_cifar10)",
+        "--weights", metavar="FILE", help="the model: a .npz or .pth file (default: the one that comes with minidat)"
     )
 
 
@@ -42,22 +40,18 @@ def load_classifier(weights: str | os.PathLike[str]) -> Any:
 
 
 def load_detector(weights: str | None) -> Any:
-    from ..files.shipped import WEIGHTS, shipped_file
+    from ..classification import default_weights
 
-    return _load("detect", shipped_file(WEIGHTS, DETECTOR, ".npz") if weights is None else weights)
+    return _load("detect", default_weights(DETECTOR_WEIGHTS) if weights is None else weights)
 
 
 def load_segmentor(weights: str | None) -> Any:
-    from ..files.shipped import WEIGHTS, shipped_file, shipped_names
-
-    if weights is not None:
-        return _load("segment", weights)
-    if SEGMENTOR not in shipped_names(WEIGHTS, ".npz"):
+    if weights is None:
         raise ConfigError(
             "--weights: no segmentor comes with minidat; fetch one with `minidat download upernet_datpp_tiny`, or "
             "train one with `minidat train`"
         )
-    return _load("segment", shipped_file(WEIGHTS, SEGMENTOR, ".npz"))
+    return _load("segment", weights)
 
 
 def _load(command: str, weights: str | os.PathLike[str]) -> Any:

@@ -47,6 +47,12 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--object", type=int, metavar="N", help="what attends is the N-th best object that the detector finds, from 1"
     )
+    command.add_argument(
+        "--without-mean",
+        action="store_true",
+        help="draw each deformable block twice, the second time without the mean offset of each group: what depends "
+        "on the place and on the picture",
+    )
     command.set_defaults(run=run)
 
 
@@ -67,7 +73,14 @@ def run(arguments: argparse.Namespace) -> None:
     query = None if arguments.query is None else tuple(arguments.query)
     box = None if arguments.object is None else _box(model, image, arguments.object)
     picture = visualize(
-        model, image, blocks=arguments.block, head=arguments.head, query=query, points=arguments.points, box=box
+        model,
+        image,
+        blocks=arguments.block,
+        head=arguments.head,
+        query=query,
+        points=arguments.points,
+        box=box,
+        without_mean=arguments.without_mean,
     )
     save_picture(picture, output)
     say(output)

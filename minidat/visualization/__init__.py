@@ -5,6 +5,7 @@ Photographs are (H, W, 3) uint8 arrays, coordinates (y, x). Colors are told apar
 
 from .curves import draw_learning_curve
 from .detections import draw_detections
+from .offsets import OffsetShares, offset_shares, without_mean_offset
 from .sampling import GROUP_COLORS, draw_bilinear_weights, draw_sampling_points
 from .segmentation import draw_segmentation, label_picture
 from .sheet import block_kinds, visualize
@@ -12,6 +13,7 @@ from .tokens import draw_attention, draw_mask, draw_matrix, draw_windows
 
 __all__ = [
     "GROUP_COLORS",
+    "OffsetShares",
     "block_kinds",
     "draw_attention",
     "draw_bilinear_weights",
@@ -23,5 +25,7 @@ __all__ = [
     "draw_segmentation",
     "draw_windows",
     "label_picture",
+    "offset_shares",
     "visualize",
+    "without_mean_offset",
 ]

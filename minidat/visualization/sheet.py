@@ -17,6 +17,7 @@ from ..models.config import DEFORMABLE
 from ..nn import AttentionRecord, Context, LocalAttentionRecord
 from ..segmentation import Segmentor
 from .canvas import FAINT, Canvas
+from .offsets import without_mean_offset
 from .sampling import draw_sampling_points
 from .tokens import draw_attention
 
@@ -40,6 +41,7 @@ def visualize(
     query: tuple[float, float] | None = None,
     points: int | None = None,
     box: tuple[float, float, float, float] | None = None,
+    without_mean: bool = False,
 ) -> Image:
     """Where blocks of a model look on a photograph, one panel for each block.
 
@@ -49,7 +51,9 @@ def visualize(
     width of the picture that the model sees, (0, 0) its upper left corner and (1, 1) its lower right one, None for the
     mean over all queries, which shows what is attended to most; points: how many points of a deformable block to draw,
     those with most attention, None for all of a classifier's and 200 of another's; box: (x1, y1, x2, y2) in pixels of
-    the photograph, such as a detected object's, whose queries attend together; for deformable blocks.
+    the photograph, such as a detected object's, whose queries attend together; for deformable blocks; without_mean:
+    beside each deformable block, draw it once more with the mean offset of each group subtracted from its points
+    (`without_mean_offset`): what depends on the place and on the picture.
 
     A deformable block is drawn by `draw_sampling_points`, any other as a heat map by `draw_attention`. Raises
     ShapeError for another kind of image, ConfigError for a block, head or query that there is not, CheckpointError if
@@ -104,12 +108,16 @@ def visualize(
         record = trace[name] if name in trace else local_trace[name]
         picture = _covered(seen, size, record.map_size, stride[name])
         marked = token(name, record.map_size)
-        if isinstance(record, AttentionRecord):
-            frame = None if corners is None else _on_covered(corners, image.shape, picture.shape)
-            panel = draw_sampling_points(picture, record, query=marked, head=head, side=side, points=points, box=frame)
-        else:
-            panel = draw_attention(picture, _heat(record, marked, head), query=marked, side=side)
-        panels[f"{name}, {kinds[name]}"] = panel
+        title = f"{name}, {kinds[name]}"
+        if not isinstance(record, AttentionRecord):
+            panels[title] = draw_attention(picture, _heat(record, marked, head), query=marked, side=side)
+            continue
+        frame = None if corners is None else _on_covered(corners, image.shape, picture.shape)
+        for text in (title, f"{title}, without the mean offset")[: 1 + without_mean]:
+            shown = record if text == title else without_mean_offset(record)
+            panels[text] = draw_sampling_points(
+                picture, shown, query=marked, head=head, side=side, points=points, box=frame
+            )
 
     whose = "all queries, on average" if query is None else "the query in the white frame"
     if box is not None:
