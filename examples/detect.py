@@ -4,8 +4,8 @@ To do it from a program of your own:
 
     import minidat
 
-    model = minidat.load_model("weights/dat_mini_bccd.npz")
-    for found in minidat.detect(model, minidat.load_image("examples/images/blood_cells.jpg")):
+    model = minidat.load_model("dat_mini_bccd")
+    for found in minidat.detect(model, minidat.example_image("blood_cells")):
         print(found.label, found.score, found.box)
 """
 

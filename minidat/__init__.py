@@ -1,7 +1,7 @@
 """minidat: the Deformable Attention Transformer in readable NumPy.
 
-    model = minidat.load_model("weights/dat_mini_cifar10.npz")
-    for prediction in minidat.classify(model, minidat.load_image("cat.jpg")):
+    model = minidat.load_model("dat_mini_cifar10")
+    for prediction in minidat.classify(model, minidat.example_image("cat")):
         print(prediction.label, prediction.probability)
 
 Names are imported when first used, so that `import minidat` costs little more than `import numpy`.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .catalog import create_model, list_models
     from .checkpoints import convert_state_dict, load_model, save_npz
     from .classification import Prediction, classify
-    from .data import load_image, preprocess
+    from .data import example_image, load_image, preprocess
     from .data.targets import BoxTargets
     from .detection import Detection, Detections, detect
     from .errors import MinidatError
@@ -42,6 +42,7 @@ _HOMES = {
     "convert_state_dict": "checkpoints",
     "create_model": "catalog",
     "detect": "detection",
+    "example_image": "data",
     "list_models": "catalog",
     "load_image": "data",
     "load_model": "checkpoints",
@@ -65,6 +66,7 @@ __all__ = [
     "convert_state_dict",
     "create_model",
     "detect",
+    "example_image",
     "list_models",
     "load_image",
     "load_model",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .data.image import preprocess
-from .errors import CheckpointError, ConfigError, MinidatError
+from .errors import CheckpointError, ConfigError
+from .files.shipped import WEIGHTS, shipped_file
 from .models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -64,12 +65,7 @@ def _labels(model: DAT, num_classes: int) -> Sequence[str]:
 
 def default_weights(name: str = DEFAULT_WEIGHTS) -> Path:
     """A weights file that comes with minidat, the classifier's or another. Raises MinidatError if it is absent."""
-    package = Path(__file__).parent
-    installed, checkout = package / "weights" / name, package.parent / "weights" / name
-    for path in (installed, checkout):
-        if path.is_file():
-            return path
-    raise MinidatError(f"{installed}: the weights that come with minidat are not there; give a file with --weights")
+    return shipped_file(WEIGHTS, name.removesuffix(".npz"), ".npz")
 
 
 def format_predictions(

@@ -18,7 +18,7 @@ import minidat
 import minidat.checkpoints
 from minidat import classification, commands
 from minidat.checkpoints import published
-from minidat.classification import Prediction, classify, default_weights, format_predictions
+from minidat.classification import Prediction, classify, format_predictions
 from minidat.data import preprocess
 from minidat.errors import CheckpointError, ConfigError, MinidatError, ShapeError
 from minidat.models.config import get_config
@@ -167,30 +167,6 @@ def test_lines_fit(predictions, width, encoding):
     assert len(lines) == 1 + len(predictions)
     assert all(len(line) <= max(width, 40) for line in lines)
     "\n".join(lines).encode(encoding)
-
-
-# --- the weights that come with minidat -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A package folder with nothing in it, where minidat.classification believes to live."""
-    folder = tmp_path / "site" / "minidat"
-    folder.mkdir(parents=True)
-    monkeypatch.setattr(classification, "__file__", str(folder / "classification.py"))
-    return folder
-
-
-def test_default_weights_of_an_installed_package_and_of_a_checkout(package):
-    for folder in (package.parent / "weights", package / "weights"):
-        folder.mkdir()
-        (folder / "dat_mini_cifar10.npz").write_bytes(b"")
-        assert default_weights() == folder / "dat_mini_cifar10.npz"
-
-
-def test_default_weights_may_be_absent(package):
-    with pytest.raises(MinidatError, match=r"dat_mini_cifar10\.npz: .*--weights"):
-        default_weights()
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from minidat.commands import main
 from minidat.data import decode_rle
 from minidat.data.labels import ade20k_labels, ade20k_palette, coco_category_ids, coco_labels
 from minidat.errors import ConfigError, ShapeError
+from minidat.files import shipped
 from minidat.visualization import draw_detections, draw_segmentation, label_picture
 from minidat.visualization.canvas import COLORS, PAPER
 from minidat.visualization.legend import LARGEST_SIDE, SMALLEST_SIDE, class_colors
@@ -222,7 +223,6 @@ PICTURE = "{files}/139.png"
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["segment", PICTURE], "--weights: no segmentor comes with minidat; fetch one with `minidat download upernet_"),
         (["detect", PICTURE, "--weights", "{files}/upernet.npz"], "the segmentor small_upernet; use `minidat segment`"),
         (["detect", PICTURE, "--weights", "{files}/classifier.npz"], "classifier small_backbone; use `minidat clas"),
         (["segment", PICTURE, "--weights", "{files}/retinanet.npz"], "detector small_retinanet; use `minidat detect`"),
@@ -248,6 +248,12 @@ def test_bad_input_is_told_in_one_line(arguments, message, folder, here, capsys)
     assert message in output.err
     assert output.err.count("\n") == 1
     assert (list(here.iterdir()), sorted(folder.iterdir())) == ([], before)
+
+
+def test_segment_without_weights(here, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(shipped, "PACKAGE", here / "minidat")  # nothing comes with it
+    assert main(["segment", "139.png"]) == 2
+    assert "--weights: no segmentor comes with minidat; fetch one with `minidat download" in capsys.readouterr().err
 
 
 def test_json_or_coco(folder, images, capsys) -> None:
@@ -306,6 +312,15 @@ def test_labels_do_not_cover_each_other() -> None:
     picture = draw_detections(GREY, [Detection("cat", 0.9, box, i) for i, box in enumerate(boxes)])
     for index in range(3):
         assert marked(picture, COLORS[index])[:640].sum() > 600  # of each ground, whatever box lies on top
+
+
+def test_scores_are_left_out_of_annotations() -> None:
+    found = [Detection("cat", score, (100.0, 200.0, 300.0, 400.0), 0) for score in (1.0, 0.25)]
+    scored, bare = ([np.asarray(draw_detections(GREY, [d], scores=scores)) for d in found] for scores in (True, False))
+    assert not np.array_equal(*scored)
+    np.testing.assert_array_equal(*bare)
+    grounds = [marked(picture[:190], COLORS[0]).any(axis=0).sum() for picture in (scored[0], bare[0])]
+    assert grounds[0] > grounds[1] + 20  # the label is shorter
 
 
 def test_pictures_of_any_size_and_nothing_found() -> None:

@@ -101,10 +101,15 @@ def test_cross_entropy_names_what_does_not_fit(
         cross_entropy(np.zeros(logits_shape), targets=targets)
 
 
-def torch_pixel_cross_entropy(logits: torch.Tensor, *, labels: np.ndarray, ignored: int) -> torch.Tensor:
+def torch_pixel_cross_entropy(
+    logits: torch.Tensor, *, labels: np.ndarray, ignored: int, class_weights: tuple[float, ...]
+) -> torch.Tensor:
     """The sum over the pixels that count, divided by the number of all (mmsegmentation's avg_non_ignore=False)."""
+    numbers, weight = torch.tensor(labels.astype(np.int64)), None
+    if class_weights:
+        weight = torch.tensor(class_weights, dtype=logits.dtype)
     of_pixels = torch.nn.functional.cross_entropy(
-        logits.movedim(-1, 1), torch.tensor(labels.astype(np.int64)), ignore_index=ignored, reduction="none"
+        logits.movedim(-1, 1), numbers, weight, ignore_index=ignored, reduction="none"
     )
     return of_pixels.mean()
 
@@ -116,7 +121,8 @@ def pixel_loss_cases(draw: st.DrawFn) -> tuple[list[np.ndarray], dict[str, Any]]
     rng = np.random.default_rng(draw(seeds()))
     labels = rng.integers(0, shape[-1], shape[:3]).astype(draw(st.sampled_from([np.uint8, np.int64])))
     labels[rng.random(shape[:3]) < draw(st.sampled_from([0.0, 0.3, 1.1]))] = ignored
-    return [draw(arrays(shape))], {"labels": labels, "ignored": ignored}
+    weights = draw(st.sampled_from([(), tuple(rng.uniform(0, 4, shape[-1]).tolist())]))
+    return [draw(arrays(shape))], {"labels": labels, "ignored": ignored, "class_weights": weights}
 
 
 @given(pixel_loss_cases(), st.sampled_from([1.0, 1e30]))
@@ -146,3 +152,8 @@ def test_ignored_pixels_count_in_the_mean_but_get_no_gradient() -> None:
 def test_pixel_cross_entropy_names_what_does_not_fit(labels: np.ndarray, message: str) -> None:
     with pytest.raises(ShapeError, match=f"pixel_cross_entropy: {message}"):
         pixel_cross_entropy(np.zeros((1, 2, 3, 3)), labels=labels)
+
+
+def test_class_weights_of_another_number_are_refused() -> None:
+    with pytest.raises(ShapeError, match="number of class_weights: found 2, expected 0 or 3"):
+        pixel_cross_entropy(np.zeros((1, 2, 3, 3)), labels=np.zeros((1, 2, 3), np.uint8), class_weights=(1.0, 2.0))

@@ -150,7 +150,7 @@ def test_logits_equal_the_transcription(config: SegmentorConfig, size: tuple[int
 @BOTH
 @pytest.mark.parametrize("training", [False, True])
 def test_losses_and_gradients_equal_the_transcription(config: SegmentorConfig, training: bool) -> None:
-    model, peer = pair(config)
+    model, peer = pair(config.replace(class_weights=(0.5, 1.0, 3.0, 2.0, 0.0) if training else ()))
     rng = np.random.default_rng(2)
     images, labels = rng.standard_normal((2, 71, 90, 3)), rng.integers(0, 5, (2, 71, 90)).astype(np.uint8)
     labels[0, 10:30] = 255
@@ -310,6 +310,7 @@ def test_labels_and_sizes_that_do_not_fit_are_named() -> None:
         ({"pool_scales": ()}, r"pool_scales: found \(\), expected one to 16 numbers"),
         ({"auxiliary_channels": 0}, "auxiliary_channels: found 0, expected 1 to"),
         ({"auxiliary_weight": -1.0}, "auxiliary_weight: found -1.0, expected a number >= 0"),
+        ({"class_weights": (1.0, 2.0)}, r"class_weights: found \(1.0, 2.0\), expected none, or 5 numbers >= 0"),
     ],
 )
 def test_a_segmentor_that_cannot_be_built_is_refused(change: dict, message: str) -> None:

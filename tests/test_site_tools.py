@@ -86,6 +86,17 @@ def test_source_leaves_out_type_hints() -> None:
     assert "Context" not in convolution
 
 
+def test_source_of_a_single_statement() -> None:
+    shift = find_source("minidat/models/window_attention.py: WindowAttention.__init__ | self.shift")
+    assert shift.code == "self.shift = -(-window // 2) if shifted else 0"
+    assert shift.title.endswith(f"line {shift.first_line}, in WindowAttention.__init__")
+    inner = find_source("minidat/ops/sampling.py: reference_points | / size * 2 - 1).astype")
+    assert inner.code == "return ((i + 0.5) / size * 2 - 1).astype(dtype)"  # not the `if` around it
+    for text in ("pad_backward", "nowhere to be found"):  # in several statements, in none
+        with pytest.raises(SourceError, match="expected it in one"):
+            find_source(f"minidat/models/window_attention.py: WindowAttention.forward | {text}")
+
+
 def test_every_listing_is_there() -> None:
     for page in sorted(PAGES.rglob("*.md")):
         for block in split_blocks(page.read_text(encoding="utf-8")):

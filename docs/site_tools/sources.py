@@ -9,7 +9,13 @@ A block in a page such as
 names a file and a function, class, method (`Class.method`), nested function (`linear.backward`) or constant in it.
 Each `-name` leaves something out: `-docstring` the docstring, `-types` the type hints of signatures and what is said to
 type checkers and formatters, any other name the body of the function of that name inside (`-backward`: the forward
-alone).
+alone). And
+
+    ```source
+    minidat/models/window_attention.py: WindowAttention.__init__ | self.shift
+    ```
+
+shows of that function only the innermost statement in which the text after the bar stands: usually one line.
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ import ast
 import inspect
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +32,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LINE_LENGTH = 88  # that the site shows without scrolling sideways
 FOR_TOOLS = re.compile(r"  # (type: ignore|fmt: skip|noqa).*")
-SPECIFICATION = re.compile(r"(?P<path>[\w./-]+\.py): *(?P<name>[\w.]+)(?P<omissions>( +-\w+)*)")
+SPECIFICATION = re.compile(r"(?P<path>[\w./-]+\.py): *(?P<name>[\w.]+)(?P<omissions>( +-\w+)*)( +\| (?P<part>.+))?")
 
 # Where users find names, innermost first; the API reference has a page for each (errors are on minidat's own).
 PUBLIC_MODULES = (
@@ -56,20 +62,26 @@ class SourceError(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """A piece of a file. public_name: what the API reference calls it, or the thing it is part of; None if private."""
+    """A piece of a file.
+
+    public_name: what the API reference calls it, or the thing it is part of; None if private, and for a statement;
+    owner: of a statement, the function that it is in.
+    """
 
     path: str
     first_line: int
     last_line: int
     code: str
     public_name: str | None
+    owner: str = ""
 
     @property
     def title(self) -> str:
         """The file and the lines, for people."""
-        if self.first_line == self.last_line:
-            return f"{self.path}, line {self.first_line}"
-        return f"{self.path}, lines {self.first_line} to {self.last_line}"
+        place = f"{self.path}, line {self.first_line}"
+        if self.first_line != self.last_line:
+            place = f"{self.path}, lines {self.first_line} to {self.last_line}"
+        return f"{place}, in {self.owner}" if self.owner else place
 
 
 def find_source(specification: str) -> Source:
@@ -77,7 +89,7 @@ def find_source(specification: str) -> Source:
     match = SPECIFICATION.fullmatch(specification.strip())
     if match is None:
         raise SourceError(
-            f"found {specification.strip()!r}, expected 'path/to/file.py: name', then -docstring or others"
+            f"found {specification.strip()!r}, expected 'path/to/file.py: name', then -docstring or others, or | a text"
         )
     path = ROOT / match["path"]
     if not path.is_file():
@@ -86,7 +98,11 @@ def find_source(specification: str) -> Source:
     node: ast.AST = ast.parse(text)
     for part in match["name"].split("."):
         node = _child(node, part, match["path"], match["name"])
-    return _cut(text, node, match["path"], match["name"], [o.strip("- ") for o in match["omissions"].split()])
+    omissions = [o.strip("- ") for o in match["omissions"].split()]
+    if match["part"]:
+        node = _statement(text, node, match["part"], f"{match['path']}: {match['name']}")
+        return replace(_cut(text, node, match["path"], match["name"], omissions), public_name=None, owner=match["name"])
+    return _cut(text, node, match["path"], match["name"], omissions)
 
 
 def public_names(module_name: str) -> list[str]:
@@ -140,6 +156,23 @@ def _child(node: ast.AST, name: str, path: str, full_name: str) -> ast.AST:
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             return child
     raise SourceError(f"{path}: it defines no {full_name!r}")
+
+
+def _statement(text: str, node: ast.AST, part: str, where: str) -> ast.stmt:
+    """The innermost statement in `node` that contains `part`, of which there must be one."""
+    containing = [
+        statement
+        for statement in ast.walk(node)
+        if isinstance(statement, ast.stmt) and part in (ast.get_source_segment(text, statement) or "")
+    ]
+    innermost = [s for s in containing if not any(inner is not s and _is_in(inner, s) for inner in containing)]
+    if len(innermost) != 1:
+        raise SourceError(f"{where}: found {part!r} in {len(innermost)} statements, expected it in one")
+    return innermost[0]
+
+
+def _is_in(inner: ast.stmt, outer: ast.stmt) -> bool:
+    return any(node is inner for node in ast.walk(outer))
 
 
 def _cut(text: str, node: ast.AST, path: str, name: str, omissions: list[str]) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 from ..catalog import FAMILIES, family_of
 from ..data.labels import ade20k_labels, coco_labels, imagenet_labels
 from ..detection.config import DetectorConfig
-from ..errors import CheckpointError, MinidatError
+from ..errors import CheckpointError, MinidatError, listed
+from ..files.shipped import WEIGHTS, shipped_file, shipped_names
 from ..models.config import ModelConfig, as_image_size, check_dtype
 from ..models.dat import DAT
 from ..models.deformable_attention import DeformableAttention
@@ -30,6 +32,9 @@ OFFSET_PARTS = (".offset_conv.", ".offset_norm.", ".offset_projection.")
 
 def load_model(path: PathLike, *, image_size: int | tuple[int, int] | None = None, dtype: Any = np.float32) -> Any:
     """The model in a weights file: a `.npz` of minidat, or a `.pth` of the authors (told apart by content).
+
+    path: the file, or the name of weights that come with minidat: "dat_mini_cifar10", a classifier of ten kinds of
+    animals and vehicles, or "dat_mini_bccd", a detector of blood cells. A file of such a name comes first.
 
     The model, a DAT, a RetinaNet, an UperNet, ..., has a `.config`, recognised from names and shapes in the authors'
     files (see `recognize_config`, `recognize_dense`), and `.labels`: those of the file, else ImageNet's, ADE20K's and
@@ -57,8 +62,10 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Weights, config and labels of a file of either format, not yet compared with each other.
 
-    name, image_size: see `recognize_config`; they matter for the authors' files. Raises CheckpointError.
+    path: also a name, as in `load_model`. name, image_size: see `recognize_config`; they matter for the authors' files.
+    Raises CheckpointError.
     """
+    path = _file_of(path)
     try:
         with Archive(path) as archive:
             is_torch = any(record.endswith("/data.pkl") for record in archive)
@@ -79,6 +86,18 @@ def read_checkpoint(
         raise CheckpointError(f"{path}: {error}") from None
     labels = list(imagenet_labels()) if config.num_classes == 1000 else None
     return Checkpoint({key: _as_float(value, dtype) for key, value in ours.items()}, config, labels)
+
+
+def _file_of(path: PathLike) -> PathLike:
+    """The path, or the file of the shipped weights that it names."""
+    if os.path.isfile(path):
+        return path
+    names = shipped_names(WEIGHTS, ".npz")
+    if path in names:
+        return shipped_file(WEIGHTS, str(path), ".npz")
+    if isinstance(path, str) and path.isidentifier() and not os.path.exists(path):
+        raise CheckpointError(f"{path}: no such file, and of the weights that come with minidat only {listed(names)}")
+    return path
 
 
 def _dense_checkpoint(

@@ -13,8 +13,8 @@ def add(commands: Any) -> None:
     command = commands.add_parser("classify", help="say what is in images", description="Say what is in images.")
     command.add_argument("images", nargs="+", metavar="IMAGE", help="a JPEG, PNG, WebP, GIF, TIFF or BMP file")
     command.add_argument(
-        "--weights", metavar="FILE", help="the model: a .npz file of minidat or a .pth file of the authors (default: a "
-        "small one for ten kinds of animals and vehicles that comes with minidat)",
+        "--weights", metavar="FILE", help="the model: a .npz file of minidat or a .pth file of the authors (default: "
+        "dat_mini_cifar10, a small one for ten kinds of animals and vehicles that comes with minidat)",
     )  # fmt: skip
     command.add_argument(
         "--top", type=int, default=5, metavar="N", help="how many answers to give for each image (default: 5)"

@@ -23,7 +23,9 @@ def add(commands: Any) -> None:
     )
     command.add_argument("images", nargs="+", metavar="IMAGE", help="a JPEG, PNG, WebP, GIF, TIFF or BMP file")
     command.add_argument(
-        "--weights", metavar="FILE", help="the detector: a .npz or .pth file (default: the one that comes with minidat)"
+        "--weights",
+        metavar="FILE",
+        help="the detector: a .npz or .pth file (default: dat_mini_bccd, which comes with minidat)",
     )
     command.add_argument(
         "--threshold", type=float, default=0.3, metavar="T", help="the score that must be exceeded (default: 0.3)"

@@ -18,7 +18,9 @@ def add(commands: Any) -> None:
     )
     command.add_argument("images", nargs="+", metavar="IMAGE", help="a JPEG, PNG, WebP, GIF, TIFF or BMP file")
     command.add_argument(
-        "--weights", metavar="FILE", help="the segmentor: a .npz or .pth file; none comes with minidat"
+        "--weights",
+        metavar="FILE",
+        help="the segmentor: a .npz or .pth file (default: dat_mini_camvid, if it comes with minidat)",
     )
     command.add_argument("--output", metavar="DIR", help="the folder to draw into (default: here)")
     command.add_argument(

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from ..errors import ConfigError, MinidatError, printable
 
-DETECTOR_WEIGHTS = "dat_mini_bccd.npz"
+DETECTOR, SEGMENTOR = "dat_mini_bccd", "dat_mini_camvid"  # the names of the weights that come with minidat
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,7 +24,9 @@ class Parser(argparse.ArgumentParser):
 
 def add_weights(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--weights", metavar="FILE", help="the model: a .npz or .pth file (default: the one that comes with minidat)"
+        "--weights",
+        metavar="FILE",
+        help="the model: a .npz or .pth file, or the name of one that comes with minidat (default: dat_mini_cifar10)",
     )
 
 
@@ -40,18 +42,22 @@ def load_classifier(weights: str | os.PathLike[str]) -> Any:
 
 
 def load_detector(weights: str | None) -> Any:
-    from ..classification import default_weights
+    from ..files.shipped import WEIGHTS, shipped_file
 
-    return _load("detect", default_weights(DETECTOR_WEIGHTS) if weights is None else weights)
+    return _load("detect", shipped_file(WEIGHTS, DETECTOR, ".npz") if weights is None else weights)
 
 
 def load_segmentor(weights: str | None) -> Any:
-    if weights is None:
+    from ..files.shipped import WEIGHTS, shipped_file, shipped_names
+
+    if weights is not None:
+        return _load("segment", weights)
+    if SEGMENTOR not in shipped_names(WEIGHTS, ".npz"):
         raise ConfigError(
             "--weights: no segmentor comes with minidat; fetch one with `minidat download upernet_datpp_tiny`, or "
             "train one with `minidat train`"
         )
-    return _load("segment", weights)
+    return _load("segment", shipped_file(WEIGHTS, SEGMENTOR, ".npz"))
 
 
 def _load(command: str, weights: str | os.PathLike[str]) -> Any:

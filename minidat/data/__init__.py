@@ -3,7 +3,7 @@
 from .datasets import ArrayDataset, Dataset, split_validation
 from .dense_preprocessing import pad_batch, preprocess_detection, preprocess_segmentation
 from .detection_dataset import DetectionDataset
-from .image import load_image, preprocess, preprocess_batch, seen_part
+from .image import example_image, load_image, preprocess, preprocess_batch, seen_part
 from .image_folder import ImageFolder
 from .labels import cifar10_labels, imagenet_labels, load_labels
 from .masks import Runs, decode_rle, encode_rle, mask_ious, polygons_to_mask, segmentation_to_mask
@@ -22,6 +22,7 @@ __all__ = [
     "cifar10_labels",
     "decode_rle",
     "encode_rle",
+    "example_image",
     "imagenet_labels",
     "load_image",
     "load_labels",

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ImageError, ShapeError
+from ..files.shipped import IMAGES, shipped_file
 from ..runtime.locks import Lock
 from ._checks import check_images
 
@@ -78,6 +79,15 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
     """
     with _image_warnings():
         return _read(path, path, upright_rgb)
+
+
+def example_image(name: str) -> np.ndarray:
+    """A photograph that comes with minidat, as `load_image` returns it: (H, W, 3) uint8 RGB.
+
+    name: "horse", "cat", "dog", "blood_cells"; authors and licenses are in `examples/images/README.md`. Raises
+    MinidatError, with the names there are, for another one.
+    """
+    return load_image(shipped_file(IMAGES, name, ".jpg"))
 
 
 class _PixelBudget:

@@ -37,30 +37,39 @@ def cross_entropy(logits: np.ndarray, *, targets: np.ndarray, label_smoothing: f
     return output, backward
 
 
-def pixel_cross_entropy(logits: np.ndarray, *, labels: np.ndarray, ignored: int | None = 255) -> tuple[np.ndarray, Any]:
-    """The mean over all pixels of -log softmax(logits)_label, which is 0 where the label is `ignored`.
+def pixel_cross_entropy(
+    logits: np.ndarray, *, labels: np.ndarray, ignored: int | None = 255, class_weights: tuple[float, ...] = ()
+) -> tuple[np.ndarray, Any]:
+    """The mean over all pixels of -w_label log softmax(logits)_label, which is 0 where the label is `ignored`.
+
+    class_weights: w, K numbers that make rare classes count more, or () for 1 everywhere.
 
     Ignored pixels count in the mean, as in mmsegmentation (avg_non_ignore=False): a map half ignored has half the loss.
     logits: (B, H, W, K), labels: (B, H, W) integers in [0, K) or `ignored` -> output: (), in the dtype of the logits.
-    Raises ShapeError for labels of another shape or out of range. Source: arXiv 1411.4038, section 4.
+    Raises ShapeError for labels of another shape or out of range, or weights that are not K. Source: arXiv 1411.4038,
+    section 4; weights: torch.nn.functional.cross_entropy.
     """
     check(logits.ndim == 4 and logits.size > 0, "pixel_cross_entropy", "logits", logits.shape, "(B, H, W, K), none 0")
     check(labels.shape == logits.shape[:3], "pixel_cross_entropy", "labels", labels.shape, logits.shape[:3])
     classes = logits.shape[-1]
     counted = labels != ignored
+    fits = len(class_weights) in (0, classes)
+    check(fits, "pixel_cross_entropy", "number of class_weights", len(class_weights), f"0 or {classes}")
     wrong = labels[counted & ((labels < 0) | (labels >= classes))]
     check(wrong.size == 0, "pixel_cross_entropy", "labels", wrong[:1], f"0 to {classes - 1}, or {ignored}")
     targets = np.where(counted, labels, 0)[..., None].astype(np.intp)  # (B, H, W, 1)
+    of_classes = np.array(class_weights or [1] * classes, logits.dtype)
+    weights = of_classes[targets] * counted[..., None]  # (B, H, W, 1)
     log_softmax = logits - logits.max(axis=-1, keepdims=True)
     log_softmax -= np.log(np.exp(log_softmax).sum(axis=-1, keepdims=True))
-    picked = np.take_along_axis(log_softmax, targets, axis=-1)[..., 0]
-    output = -(picked * counted).sum() / labels.size
+    picked = np.take_along_axis(log_softmax, targets, axis=-1)
+    output = -(weights * picked).sum() / labels.size
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
-        d_logits = np.exp(log_softmax)  # softmax - one-hot, at the pixels that count
+        d_logits = np.exp(log_softmax)  # w (softmax - one-hot) at the pixels that count
         one_less = np.take_along_axis(d_logits, targets, axis=-1) - 1
         np.put_along_axis(d_logits, targets, one_less, axis=-1)
-        return (d_logits * (counted[..., None] * d_logits.dtype.type(float(d_output) / labels.size)),)
+        return (d_logits * (weights * d_logits.dtype.type(float(d_output) / labels.size)),)
 
     return output, backward
 

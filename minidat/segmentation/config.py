@@ -29,7 +29,8 @@ class SegmentorConfig:
     backbone: its image_size gives the bias tables their size, not the pictures; image_size: (height, width) of the
     crops it is trained on; resize_size: (long side, short side) that a picture is resized to fit in; channels: width
     of the head; dropout: rate at which channels are dropped before the last layer in training; auxiliary_weight: of the
-    auxiliary head's loss, if there is such a head.
+    auxiliary head's loss, if there is such a head; class_weights: what a pixel of each class counts in the loss, none
+    of them for 1 each.
     """
 
     name: str
@@ -40,6 +41,7 @@ class SegmentorConfig:
     channels: int = 512
     dropout: float = 0.1
     auxiliary_weight: float = 0.4
+    class_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ConfigError, naming the field, for a segmentor that cannot be built."""
@@ -49,9 +51,14 @@ class SegmentorConfig:
             check_image_size(self.name, field, getattr(self, field))
         check(0 <= self.dropout < 1, self.name, "dropout", self.dropout, "a rate in [0, 1)")
         check(self.auxiliary_weight >= 0, self.name, "auxiliary_weight", self.auxiliary_weight, "a number >= 0")
+        fits = len(self.class_weights) in (0, self.num_classes) and all(weight >= 0 for weight in self.class_weights)
+        expected = f"none, or {self.num_classes} numbers >= 0"
+        check(fits, self.name, "class_weights", self.class_weights, expected)
 
     def replace(self, **changes: Any) -> Any:
-        """A copy with some fields changed."""
+        """A copy with some fields changed. The class weights belong to their classes: others take them away."""
+        if changes.get("num_classes", self.num_classes) != self.num_classes:
+            changes = {"class_weights": (), **changes}
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:

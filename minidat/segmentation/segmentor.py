@@ -71,11 +71,11 @@ class Segmentor(Module):
         features, features_backward = self.backbone.forward(images, context)
         logits, decode_backward = self.decode(features, context)
         losses = {}
-        losses["decode"], decode_loss_backward = _map_loss(logits, labels, 1.0, context)
+        losses["decode"], decode_loss_backward = self._map_loss(logits, labels, 1.0, context)
         if self.auxiliary_head is not None:
             logits, auxiliary_backward = self.auxiliary_head.forward(features[AUXILIARY_STAGE], context)
             weight = self.config.auxiliary_weight
-            losses["auxiliary"], auxiliary_loss_backward = _map_loss(logits, labels, weight, context)
+            losses["auxiliary"], auxiliary_loss_backward = self._map_loss(logits, labels, weight, context)
 
         def backward() -> np.ndarray:
             d_features = decode_backward(decode_loss_backward())
@@ -85,6 +85,19 @@ class Segmentor(Module):
             return features_backward(d_features)
 
         return losses, backward if context.gradients else None  # type: ignore[return-value]
+
+    def _map_loss(
+        self, logits: np.ndarray, labels: np.ndarray, weight: float, context: Context
+    ) -> tuple[float, Backward]:
+        """weight times the loss of logits (B, h, w, K), resized to labels (B, H, W); backward() gives the gradient."""
+        resized, resize_backward = context.apply(ops.resize, logits, size=labels.shape[1:])
+        weights = self.config.class_weights
+        loss, loss_backward = context.apply(ops.pixel_cross_entropy, resized, labels=labels, class_weights=weights)
+
+        def backward() -> np.ndarray:
+            return resize_backward(loss_backward(weight))
+
+        return weight * float(loss), backward
 
     def segment(self, images: np.ndarray, sizes: Sizes | None = None) -> np.ndarray | list[np.ndarray]:
         """The most probable class of each pixel: (B, H, W) class numbers.
@@ -115,14 +128,3 @@ def resize_in_steps(logits: np.ndarray, sizes: Sizes) -> np.ndarray:
     for size in sizes:
         maps, _ = Context().apply(ops.resize, maps, size=size)
     return maps[0]
-
-
-def _map_loss(logits: np.ndarray, labels: np.ndarray, weight: float, context: Context) -> tuple[float, Backward]:
-    """weight times the loss of logits (B, h, w, K), resized to labels (B, H, W); backward() gives their gradient."""
-    resized, resize_backward = context.apply(ops.resize, logits, size=labels.shape[1:])
-    loss, loss_backward = context.apply(ops.pixel_cross_entropy, resized, labels=labels)
-
-    def backward() -> np.ndarray:
-        return resize_backward(loss_backward(weight))
-
-    return weight * float(loss), backward

@@ -41,4 +41,5 @@ def _summary(progress: Progress) -> str:
     if progress.validation is not None:
         name = "validation" if progress.accuracy is not None else f"validation {progress.figure}"
         texts.append(f"{name} {progress.validation:.1%}")
-    return ", ".join([*texts, f"{progress.images_per_second:.0f} images/s"])
+    speed = progress.images_per_second
+    return ", ".join([*texts, f"{speed:.0f} images/s" if speed >= 10 else f"{speed:.1f} images/s"])

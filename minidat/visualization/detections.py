@@ -23,12 +23,13 @@ MASK_SHARE = 0.45  # of an object's color where its mask is
 NOTHING_FOUND = "nothing found"
 
 
-def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> Image:
+def draw_detections(image: np.ndarray, detections: Sequence[Detection], *, scores: bool = True) -> Image:
     """A photograph with the box, name and score of each object, its mask if it has one, and a legend below.
 
-    image: (H, W, 3) uint8; detections: as `minidat.detect` returns them, best first; the better one lies on top. A
-    class has the same color in all pictures. Large pictures are reduced, small ones enlarged, so that names can be
-    read. Raises ShapeError for another kind of image, and for a mask of another size.
+    image: (H, W, 3) uint8; detections: as `minidat.detect` returns them, best first; the better one lies on top;
+    scores: whether they are written, which annotations have none of. A class has the same color in all pictures. Large
+    pictures are reduced, small ones enlarged, so that names can be read. Raises ShapeError for another kind of
+    image, and for a mask of another size.
     """
     check_image(image)
     height, width = size_on_sheet(image.shape)
@@ -49,9 +50,8 @@ def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> Image
     taken: list[tuple[float, float, float, float]] = []
     for found in detections:
         corner, size = _on_canvas(found, scale, (height, width))
-        _put_label(
-            canvas, f"{found.label} {found.score:.0%}", colors[found.index], corner, size, taken, (height, width)
-        )
+        text = f"{found.label} {found.score:.0%}" if scores else found.label
+        _put_label(canvas, text, colors[found.index], corner, size, taken, (height, width))
     put_legend(canvas, entries, top=height, width=across)
     return canvas.picture()
 

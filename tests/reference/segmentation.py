@@ -43,6 +43,7 @@ class Segmentor(nn.Module):
         dims = [stage.dim for stage in config.backbone.stages]
         self.backbone = DenseBackbone(config.backbone)
         self.auxiliary_weight = config.auxiliary_weight
+        self.class_weights = config.class_weights
         if isinstance(config, SemanticFPNConfig):
             self.neck = FPN(dims, config.pyramid_channels)
             self.decode_head = FPNHead(len(dims), config)
@@ -60,9 +61,10 @@ class Segmentor(nn.Module):
     def loss(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The two losses for labels (B, H, W), 255 where a pixel is ignored."""
         features = self.backbone(x)
-        losses = {"decode": map_loss(self.decode_head(self.neck(features)), labels)}
+        losses = {"decode": map_loss(self.decode_head(self.neck(features)), labels, self.class_weights)}
         if hasattr(self, "auxiliary_head"):
-            losses["auxiliary"] = self.auxiliary_weight * map_loss(self.auxiliary_head(features[2]), labels)
+            auxiliary = map_loss(self.auxiliary_head(features[2]), labels, self.class_weights)
+            losses["auxiliary"] = self.auxiliary_weight * auxiliary
         return losses
 
 
@@ -70,9 +72,11 @@ def resize(x: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def map_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def map_loss(logits: Tensor, labels: Tensor, class_weights: tuple[float, ...] = ()) -> Tensor:
     """Averaged over all pixels, the ignored ones too."""
-    of_pixels = F.cross_entropy(resize(logits, labels.shape[1:]), labels, ignore_index=255, reduction="none")
+    weight = torch.tensor(class_weights, dtype=logits.dtype) if class_weights else None
+    logits = resize(logits, labels.shape[1:])
+    of_pixels = F.cross_entropy(logits, labels, weight, ignore_index=255, reduction="none")
     return of_pixels.mean()
 
 
