@@ -69,7 +69,7 @@ def _build(function: Function, sizes: Mapping[str, int], numbers: Numbers) -> Ca
     if not function.gradients:
         return case
     output, _ = function.reference(*case.arrays.values(), **case.settings)
-    return replace(case, d_output=numbers.normal(*output.shape))
+    return replace(case, d_output=np.asarray(numbers.normal(*output.shape)))  # an array, for a loss too
 
 
 def simplify(case: Case, still_wrong: Callable[[Case], bool], fixed: frozenset[str]) -> Case:

@@ -155,9 +155,11 @@ class Checker:
                 axis_names([(r.case, arrays[name]) for r in runs if name in (arrays := select(r))])
                 for select in (lambda r: r.attempt.values, lambda r: r.expected)
             )
+            results = {f"expected {name}": expected, f"got {name}": got}
             text = (
                 f"{title} has the shape {_named_shape(got, found)}, expected {_named_shape(expected, wanted)}. "
-                f"The smallest case in which it is wrong:\n\n{inputs(run.case, cotangent=is_gradient)}"
+                f"The smallest case in which it is wrong:\n\n{inputs(run.case, cotangent=is_gradient)}\n\n"
+                f"{_lines(results)}"
             )
             advice = [KEEPDIMS] if got.ndim == expected.ndim and got.size > expected.size else []
             return "\n\n".join([text, *advice, *self._observations(name, runs)])
@@ -274,6 +276,10 @@ def format_array(array: np.ndarray) -> str:
 def _named_shape(array: np.ndarray, names: list[str]) -> str:
     """`(2, 3) = (outputs, inputs)`."""
     numbers = ", ".join(map(str, array.shape)) + ("," if array.ndim == 1 else "")
-    if array.ndim != len(names) or all(name == str(n) for name, n in zip(names, array.shape, strict=True)):
+    if (
+        array.ndim != len(names)
+        or "?" in names
+        or all(name == str(n) for name, n in zip(names, array.shape, strict=True))
+    ):
         return f"({numbers})"
     return f"({numbers}) = ({', '.join(names)}{',' if len(names) == 1 else ''})"

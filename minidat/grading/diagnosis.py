@@ -63,7 +63,8 @@ def _predicts(prediction: Callable[..., Any], given: tuple[Any, ...], e: Evidenc
         return False
     if predicted.dtype.kind not in "biuf":  # None: it does not hold
         return False
-    return equal(e.got, predicted) or np.array_equal(e.got, predicted)  # the same infinities are not `equal`
+    same = np.array_equal(e.got, predicted, equal_nan=True)  # infinities too, which are not `equal`
+    return same or equal(e.got, predicted)
 
 
 def _hypotheses(function: Function, quantity: str, evidence: Sequence[Evidence]) -> Iterator[Hypothesis]:

@@ -16,4 +16,10 @@ NAMES = (
     "residual_block",
     "adamw",
     "neighborhood",
+    "box_iou",
+    "focal_loss",
+    "nms",
+    "average_precision",
+    "roi_align",
+    "batch_norm",
 )
