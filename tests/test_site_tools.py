@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,8 @@ from evidence import check_tests, link_tests  # noqa: E402
 from formulas import FormulaError, render_formulas, to_mathml  # noqa: E402
 from mkdocs.exceptions import PluginError  # noqa: E402
 from notebooks import Outputs, make_notebook  # noqa: E402
-from sources import SourceError, find_source, public_names  # noqa: E402
+from settings import Row, SettingsError, is_settings, settings_markdown, settings_rows  # noqa: E402
+from sources import PUBLIC_MODULES, SourceError, find_source, public_names  # noqa: E402
 
 # --- pages ------------------------------------------------------------------------------------------------------------
 
@@ -45,6 +48,64 @@ def test_docstrings_keep_their_lines_and_columns() -> None:
         "```{ .text .docstring .no-copy }\noutput = x * w\n```",
         "```{ .text .docstring .no-copy }\nname    what\nother   that\n```",
     ]
+
+
+# --- tables of settings -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ShapeConfig:
+    """A shape.
+
+    sides: how many, 1. up; color,
+    edge: names of colors; all are known. Raises nothing.
+    """
+
+    sides: int
+    color: str = "red"
+    edge: str = "black"
+
+
+@dataclass
+class BoxConfig(ShapeConfig):
+    """A box. depth: a | sign stays: in its cell."""
+
+    sides: int = 4
+    depth: tuple[float, ...] = (1 / 3, 2 / 3)
+
+
+def test_settings_are_described_field_by_field() -> None:
+    assert settings_rows(BoxConfig) == [
+        Row("sides", "4", "how many, 1. up", False),
+        Row("depth", "(1 / 3, 2 / 3)", "a | sign stays: in its cell", False),
+        Row("color", "'red'", "names of colors; all are known", True),
+        Row("edge", "'black'", "names of colors; all are known", True),
+    ]
+    text = settings_markdown(ShapeConfig, str)
+    assert text.startswith("A shape.\n\nRaises nothing.\n\n| field | default | |\n")
+    assert "| `sides` | required | how many, 1. up |" in text
+    assert "| `color`<br>`edge` | `'red'`<br>`'black'` | names of colors; all are known |" in text
+    assert r"a \| sign stays" in settings_markdown(BoxConfig, str)
+
+
+def test_settings_without_a_description_are_refused() -> None:
+    @dataclass
+    class LidConfig(BoxConfig):
+        """A box with a lid. depths: is another word."""
+
+        lid: bool = True
+
+    with pytest.raises(SettingsError, match="LidConfig: no docstring describes the field 'lid'"):
+        settings_rows(LidConfig)
+
+
+def test_all_public_settings_are_described() -> None:
+    found = {
+        value for module in PUBLIC_MODULES for _, value in vars(import_module(module)).items() if is_settings(value)
+    }
+    assert {"ModelConfig", "StageSettings", "Recipe", "BoxAugmentation"} <= {cls.__name__ for cls in found}
+    for cls in found:
+        assert settings_rows(cls)
 
 
 # --- included source --------------------------------------------------------------------------------------------------

@@ -1,17 +1,21 @@
 """Docstrings as Markdown for the API reference: a griffe extension.
 
 The docstrings are plain text with formulas in ASCII. What is indented, or laid out in columns, stays as it is; the rest
-flows as text, with a new line where a sentence ends at the end of a line, as the author meant it.
+flows as text, with a new line where a sentence ends at the end of a line, as the author meant it. The fields of configs
+and recipes become tables (see `settings`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import textwrap
+from importlib import import_module
 from itertools import groupby
 from typing import Any
 
 from griffe import Alias, Extension, Module, Object
+from settings import is_settings, settings_markdown
 
 AS_IT_IS = re.compile(r"(`[^`]*`|\*[\w-]+\*)")  # code and emphasis
 SPECIAL = re.compile(r"([\\*_\[\]#${}])")
@@ -34,7 +38,13 @@ def to_markdown(docstring: str) -> str:
 
 def _translate(item: Object) -> None:
     if item.docstring is not None:
-        item.docstring.value = to_markdown(item.docstring.value)
+        cls = getattr(import_module(item.module.path), item.name, None) if item.is_class else None
+        if is_settings(cls):
+            item.docstring.value = settings_markdown(cls, to_markdown)
+            for field in dataclasses.fields(cls):  # which the tables describe
+                item.members.pop(field.name, None)
+        else:
+            item.docstring.value = to_markdown(item.docstring.value)
     for member in item.members.values():
         if not member.is_alias:
             _translate(member)  # type: ignore[arg-type]

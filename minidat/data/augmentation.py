@@ -29,9 +29,13 @@ PADDING_MODES = {"zero": "constant", "reflect": "reflect"}  # our names and NumP
 class Augmentation:
     """A recipe: what happens to a training batch, in the order of the fields. None leaves a step out.
 
-    padding, padding_mode: see `random_crop`; crop_area: see `random_resized_crop` (one of the two kinds of crop);
-    flip: mirror half of the images; operations, magnitude: see `rand_augment`; erasing: see `random_erasing`;
-    mixup_alpha, cutmix_alpha, mixing, label_smoothing: see `mix`. The defaults are the authors' for small images.
+    padding: pixels added to each side, before a piece of the old size is cut out (`random_crop`); padding_mode: what
+    they show, "zero" or "reflect"; crop_area: instead of padding, the smallest and the largest share of the image that
+    is cut out and resized (`random_resized_crop`); flip: mirror half of the images; operations: changes of color or
+    shape an image (`rand_augment`); magnitude: how far they go, 0 to 10; erasing: the probability that a box of an
+    image is replaced by noise (`random_erasing`); mixup_alpha, cutmix_alpha: of the distribution that the shares of two
+    mixed images are drawn from (`mix`), None for no such mixtures; mixing: the probability that a batch is mixed;
+    label_smoothing: the share of a target that all classes get alike. The defaults are the authors' for small images.
     Raises ConfigError for settings out of range.
     """
 

@@ -23,10 +23,11 @@ from .targets import BoxTargets
 class BoxAugmentation:
     """A recipe: what happens to a training picture, in the order of the fields.
 
-    flip: mirror half of the pictures. crop: to half of them, resize as `random_resize` with `crop_shortest` and cut out
-    a piece as `random_crop` with these two limits; None: never. Then resize with `shortest` and `longest`. The defaults
-    are the authors' for 36 epochs; those for 12 are `crop=None, shortest=(800,)`. Raises ConfigError for settings out
-    of range.
+    flip: mirror half of the pictures; crop: cut a piece out of half of them, whose sides lie between these two numbers
+    of pixels (`random_crop`), None for never; crop_shortest: one of these is the shorter side of a picture before it is
+    cut; shortest: one of these becomes the shorter side in the end (`random_resize`); longest: what the longer side may
+    be at most, before the cut and in the end. The defaults are the authors' for 36 epochs; those for 12 are `crop=None,
+    shortest=(800,)`. Raises ConfigError for settings out of range.
     """
 
     flip: bool = True

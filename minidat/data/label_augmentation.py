@@ -25,9 +25,11 @@ ATTEMPTS = 10  # crops drawn before one whose classes are too unequal is taken
 class LabelAugmentation:
     """A recipe: what happens to a training picture, in the order of the fields.
 
-    scale, ratio: see `random_resize`; crop, largest_share: see `random_crop`; flip: mirror half of the pictures;
-    distort: see `photometric_distortion`. At the end the picture gets the size of the crop, if it is smaller. The
-    defaults are the authors'. Raises ConfigError for settings out of range.
+    scale: what the longer and the shorter side may be at most (`random_resize`); ratio: the limits of a factor that
+    scale is multiplied by; crop: (height, width) of the piece that is cut out (`random_crop`); largest_share: of it
+    that one class may cover, if another place can be found; flip: mirror half of the pictures; distort: change
+    brightness, contrast, saturation and hue (`photometric_distortion`). At the end the picture gets the size of the
+    crop, if it is smaller. The defaults are the authors'. Raises ConfigError for settings out of range.
     """
 
     scale: tuple[int, int] = (2048, 512)

@@ -6,7 +6,7 @@ from .detections import Detection, Detections, detect
 from .detector import Detector
 from .mask_rcnn import MaskRCNN
 from .retinanet import RetinaNet
-from .two_stage_config import CascadeMaskRCNNConfig, MaskRCNNConfig
+from .two_stage_config import CascadeMaskRCNNConfig, MaskRCNNConfig, StageSettings, TwoStageConfig
 
 __all__ = [
     "CascadeMaskRCNN",
@@ -19,5 +19,7 @@ __all__ = [
     "MaskRCNNConfig",
     "RetinaNet",
     "RetinaNetConfig",
+    "StageSettings",
+    "TwoStageConfig",
     "detect",
 ]

@@ -25,10 +25,11 @@ MOST_LEVELS, MOST_LAYERS, MOST_ANCHORS = 16, 64, 64
 class DetectorConfig:
     """What every detector has.
 
-    backbone: its image_size gives the bias tables their size, not the pictures; image_size: (height, width) it is made
-    for (`info` and `bench` count and measure with it); resize_size: (long side, short side) that a picture is resized
-    to fit in; first_stage: 0 to 3, the first of the backbone's stages whose map is used; pyramid_levels: maps of the
-    pyramid, at least one for each of these stages; pyramid_channels: its width.
+    name: for messages and files; backbone: its image_size gives the bias tables their size, not the pictures;
+    num_classes: kinds of objects, without the background; image_size: (height, width) it is made for (`info` and
+    `bench` count and measure with it); resize_size: (long side, short side) that a picture is resized to fit in;
+    first_stage: 0 to 3, the first of the backbone's stages whose map is used; pyramid_levels: maps of the pyramid, at
+    least one for each of these stages; pyramid_channels: width of the pyramid.
     """
 
     name: str
@@ -76,10 +77,10 @@ class DetectorConfig:
 class RetinaNetConfig(DetectorConfig):
     """RetinaNet.
 
-    anchor_scales: sides of a square anchor, in strides of its level; anchor_ratios: height / width; head_convolutions:
-    3x3 convolutions before the last one, for classes and boxes each; prior: the probability that every anchor gives
-    every class before training; positive_iou, negative_iou: an anchor whose IoU with an object is at least, or with all
-    objects less than that, is to find the object, or nothing.
+    anchor_scales: sides of a square anchor, in strides of its level; anchor_ratios: height / width of the anchors;
+    head_convolutions: 3x3 convolutions before the last one, for classes and boxes each; prior: the probability that
+    every anchor gives every class before training; positive_iou: an anchor whose IoU with an object is at least that is
+    to find it; negative_iou: one whose IoU with all objects is less is to find nothing, and those between do not count.
     """
 
     first_stage: int = 1

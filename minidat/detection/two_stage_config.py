@@ -18,8 +18,8 @@ class StageSettings:
     """What the stages of region heads differ in.
 
     stds: what a box head's deltas are multiplied by; iou: a region is to find the object it overlaps most, if their IoU
-    is at least that; low_quality: also each object's best regions are, from that IoU on, if another object's are better
-    still; weight: of the stage's losses.
+    is at least that; low_quality: whether an object's best regions are to find it too, from that IoU on, if another
+    object's overlap is better still; weight: what the stage's losses are multiplied by.
     """
 
     stds: tuple[float, float, float, float]
@@ -33,15 +33,15 @@ class TwoStageConfig(DetectorConfig):
     """What both have.
 
     pooled_level: the pyramid's levels beyond the backbone's are every second pixel of the one before, not convolutions;
-    anchor_scale: side of a square anchor, in strides of its level; anchor_ratios: height / width;
-    anchor_sample: anchors an image that the region proposals are trained on; anchors_within_image: none of them may
-    cross its border; proposal_beta: of their boxes' smooth L1 loss, 0 for L1;
-    proposals_per_level, proposals: at most so many boxes of a level are looked at, and of an image are passed on;
-    training_proposals_per_level, training_proposals: the same in training;
-    region_sample: regions an image that the heads are trained on;
-    box_convolutions, box_linears, box_features: layers of the box head, and width of the linear ones;
-    giou_weight: its boxes are trained on so many times their GIoU loss, if 0 on the L1 loss of their deltas;
-    mask_convolutions: of the mask head.
+    anchor_scale: side of a square anchor, in strides of its level; anchor_ratios: height / width of the anchors;
+    anchor_sample: anchors an image that the region proposals are trained on; anchors_within_image: no anchor that is
+    trained on may cross the image's border; proposal_beta: of the smooth L1 loss of the proposals' boxes, 0 for L1;
+    proposals_per_level: boxes of a level that are looked at, at most; proposals: boxes of an image that are passed on,
+    at most; training_proposals_per_level: boxes of a level that are looked at in training; training_proposals: boxes of
+    an image that are passed on in training; region_sample: regions an image that the heads are trained on;
+    box_convolutions: layers of a box head; box_linears: linear layers after them; box_features: width of the linear
+    layers; giou_weight: boxes are trained on so many times their GIoU loss, if 0 on the L1 loss of their deltas;
+    mask_convolutions: layers of a mask head.
     """
 
     pooled_level: bool = False

@@ -38,7 +38,9 @@ class DeformableConfig:
     depthwise convolution; stride: queries per sampling point on each axis; range_factor: offsets are squashed to
     +-range_factor / (number of points), None leaves them unbounded and bounds the positions instead; position_rule: the
     paper whose coordinates are meant, "dat" or "dat++"; position_encoding: what tells the scores of the distance
-    between query and key, one of POSITION_ENCODINGS; offsets: False samples at the reference points (an ablation).
+    between query and key, "relative" (a table), "fixed" (a number a pair), "depthwise" (a convolution of the queries
+    that is added to the output), "log_mlp" (a small network) or "none"; offsets: False samples at the reference points
+    (an ablation).
     """
 
     groups: int
@@ -52,7 +54,12 @@ class DeformableConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One of the four stages: `blocks` names each block's attention, in order (see ATTENTIONS)."""
+    """One of the four stages.
+
+    dim: channels of its maps; heads: of every attention, a divisor of dim; blocks: the attention of each block, in
+    order: "window", "shifted_window", "deformable" or "neighborhood"; window: side of the windows, in tokens;
+    neighborhood: side of the neighborhoods, an odd number; deformable: needed if a block is deformable.
+    """
 
     dim: int
     heads: int
@@ -66,13 +73,14 @@ class StageConfig:
 class ModelConfig:
     """A whole model.
 
-    image_size: (height, width) the model is made for, in pixels; resize_size: side of the square an image is resized to
-    before the center crop of image_size; table_image_size: the image size whose maps give the deformable bias tables
-    their size, None for image_size itself; convolutional_patches: overlapping 3x3 convolutions instead of
-    non-overlapping patches; local_perception: a depthwise 3x3 convolution at the start of each block;
-    convolutional_mlp: another between the two layers of the MLP; layer_scale: initial value of a learned factor per
-    channel on each branch, None for no such factor; drop_path: rate of stochastic depth in the last block, growing
-    linearly from 0 in the first.
+    name: for messages and files; image_size: (height, width) the model is made for, in pixels; num_classes: outputs of
+    a classifier; stages: four of them; resize_size: side of the square an image is resized to before the center crop of
+    image_size; patch_size: side of a patch, in pixels; mlp_ratio: width of an MLP's middle layer, in widths of its
+    input; table_image_size: the image size whose maps give the deformable bias tables their size, None for image_size
+    itself; convolutional_patches: overlapping 3x3 convolutions instead of non-overlapping patches; local_perception: a
+    depthwise 3x3 convolution at the start of each block; convolutional_mlp: another between the two layers of the MLP;
+    layer_scale: initial value of a learned factor per channel on each branch, None for no such factor; drop_path: rate
+    of stochastic depth in the last block, growing linearly from 0 in the first.
     """
 
     name: str

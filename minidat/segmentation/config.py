@@ -26,11 +26,11 @@ MOST_SCALES = 16
 class SegmentorConfig:
     """What every segmentor has.
 
-    backbone: its image_size gives the bias tables their size, not the pictures; image_size: (height, width) of the
-    crops it is trained on; resize_size: (long side, short side) that a picture is resized to fit in; channels: width
-    of the head; dropout: rate at which channels are dropped before the last layer in training; auxiliary_weight: of the
-    auxiliary head's loss, if there is such a head; class_weights: what a pixel of each class counts in the loss, none
-    of them for 1 each.
+    name: for messages and files; backbone: its image_size gives the bias tables their size, not the pictures;
+    num_classes: kinds of pixels; image_size: (height, width) of the crops it is trained on; resize_size: (long side,
+    short side) that a picture is resized to fit in; channels: width of the head; dropout: rate at which channels are
+    dropped before the last layer in training; auxiliary_weight: of the auxiliary head's loss, if there is such a head;
+    class_weights: what a pixel of each class counts in the loss, none of them for 1 each.
     """
 
     name: str

@@ -31,13 +31,16 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {  # what JSON may hold for a field of
 class Recipe:
     """How to train. The defaults are the authors' for classifiers, but for the number of epochs and the batch.
 
-    epochs; batch: images a step; learning_rate: the highest one; schedule: "cosine" (`learning_rate`), "polynomial"
-    (`polynomial_rate`) or "step" (`step_rate`); milestones: of the last one; minimum_learning_rate: the last rate of
-    the others; warmup_epochs: at most half of the run; weight_decay: see `AdamW`; clip_norm: see `clip_gradients`;
-    average_decay: see `ExponentialMovingAverage`; augmentation: of the kind that fits the model; validation_epochs: how
-    many epochs lie between two validations, the last epoch always ends with one; seed: of the weights and of all that
-    is random; workers: processes that share each batch (another number sums up in another order, and so gives other
-    last digits). Raises ConfigError for settings out of range.
+    epochs: passes through the training images; batch: images a step; learning_rate: the highest one; schedule: how it
+    goes from there, "cosine" (`learning_rate`), "polynomial" (`polynomial_rate`) or "step" (`step_rate`); milestones:
+    of the last one, shares of the run after which the rate is divided by 10; minimum_learning_rate: the last rate of
+    the other two; warmup_epochs: in which the rate grows in a line, at most half of the run; weight_decay: of the
+    weights in `decay_names`, see `AdamW`; clip_norm: the gradient of all weights together is shortened to at most this
+    length (`clip_gradients`); average_decay: of the average of the weights that a run ends with, near 1 for a long
+    memory (`ExponentialMovingAverage`); augmentation: of the kind that fits the model; validation_epochs: how many
+    epochs lie between two validations, the last epoch always ends with one; seed: of the weights and of all that is
+    random; workers: processes that share each batch (another number sums up in another order, and so gives other last
+    digits). Raises ConfigError for settings out of range.
     """
 
     epochs: int = 100
