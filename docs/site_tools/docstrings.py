@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import re
 import textwrap
+from collections.abc import Iterable
 from importlib import import_module
 from itertools import groupby
 from typing import Any
 
-from griffe import Alias, Extension, Module, Object
+from griffe import Alias, Class, Docstring, Extension, Module, Object
 from settings import is_settings, settings_markdown
 
 AS_IT_IS = re.compile(r"(`[^`]*`|\*[\w-]+\*)")  # code and emphasis
@@ -37,17 +38,29 @@ def to_markdown(docstring: str) -> str:
 
 
 def _translate(item: Object) -> None:
-    if item.docstring is not None:
-        cls = getattr(import_module(item.module.path), item.name, None) if item.is_class else None
-        if is_settings(cls):
-            item.docstring.value = settings_markdown(cls, to_markdown)
-            for field in dataclasses.fields(cls):  # which the tables describe
-                item.members.pop(field.name, None)
-        else:
-            item.docstring.value = to_markdown(item.docstring.value)
+    if isinstance(item, Class):
+        _translate_class(item)
+    elif item.docstring is not None:
+        item.docstring.value = to_markdown(item.docstring.value)
     for member in item.members.values():
         if not member.is_alias:
             _translate(member)  # type: ignore[arg-type]
+
+
+def _translate_class(item: Class) -> None:
+    cls = getattr(import_module(item.module.path), item.name, None)
+    left_out: Iterable[str] = ()
+    if is_settings(cls):
+        item.docstring = Docstring(settings_markdown(cls, to_markdown))
+        item.decorators, item.labels = [], item.labels | {"dataclass"}  # or else griffe would show an __init__ as well
+        left_out = [*(field.name for field in dataclasses.fields(cls)), "__post_init__"]
+    else:
+        if item.docstring is not None:
+            item.docstring.value = to_markdown(item.docstring.value)
+        if not dataclasses.is_dataclass(cls):  # what a constructor keeps says nothing to readers
+            left_out = [name for name, member in item.members.items() if member.is_attribute and not member.docstring]
+    for name in left_out:
+        item.members.pop(name, None)
 
 
 def _prefer_functions_to_files(package: Module) -> None:
