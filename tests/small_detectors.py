@@ -71,7 +71,7 @@ def small_cascade(**changes: Any) -> CascadeMaskRCNNConfig:
 
 
 def generated_pictures(number: int, seed: int = 0) -> tuple[np.ndarray, list[BoxTargets]]:
-    """Pictures (number, 64, 64, 3) of noise with two coloured squares or disks each, apart, and where they are."""
+    """Pictures (number, 64, 64, 3) of noise with two colored squares or disks each, apart, and where they are."""
     rng = np.random.default_rng(seed)
     pictures = rng.normal(0, 0.1, (number, 64, 64, 3)).astype(np.float32)
     targets = []

@@ -447,7 +447,7 @@ def test_no_operations_change_nothing() -> None:
 
 
 @given(batches())
-def test_images_are_normalised_as_at_test_time(images: np.ndarray) -> None:
+def test_images_are_normalized_as_at_test_time(images: np.ndarray) -> None:
     normalized = augmentation.normalize(images)
     assert normalized.dtype == np.float32
     assert np.array_equal(normalized, (images.astype(np.float32) / 255 - MEAN) / STD)
@@ -561,7 +561,7 @@ def test_cutmix_puts_a_box_of_the_other_image_into_each(mixture: dict[str, Any])
 
 
 def test_the_share_of_cutmix_is_the_area_it_left() -> None:
-    """The side of the box is sqrt(1 - share) of the image's; its centre is anywhere."""
+    """The side of the box is sqrt(1 - share) of the image's; its center is anywhere."""
     for center, height in ((8, 8), (0, 4), (15, 5)):
         rng = mock.Mock(spec=np.random.Generator)
         rng.random.return_value = 0.0

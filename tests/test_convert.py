@@ -185,7 +185,7 @@ def test_telling_fixed_tables_from_relative_ones(
     assert is_fixed_table(f"stages.{stage}.attns.1.rpe_table", shape, sides) is fixed
 
 
-def test_fixed_tables_with_odd_maps_are_recognised_by_the_masks() -> None:
+def test_fixed_tables_with_odd_maps_are_recognized_by_the_masks() -> None:
     """Stage 4's 7 x 7 map: its fixed table, (heads, 49, 49), could be relative; the masks say that the image has 56."""
     stages = [dataclasses.replace(stage, deformable=None, blocks=("window", "shifted_window"))
               for stage in get_config("dat_tiny").stages[:3]]  # fmt: skip
@@ -207,7 +207,7 @@ def test_fixed_tables_with_odd_maps_are_recognised_by_the_masks() -> None:
 
 @pytest.mark.parametrize("golden", PUBLISHED)
 @pytest.mark.parametrize("with_buffers", [True, False])
-def test_published_models_are_recognised(golden: str, with_buffers: bool) -> None:
+def test_published_models_are_recognized(golden: str, with_buffers: bool) -> None:
     state = shapes_only(golden)
     hints = read_hints(state) if with_buffers else None
     ours = convert_state_dict(state)
@@ -289,7 +289,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
 
 
 @given(configs())
-def test_any_model_is_recognised(config: ModelConfig) -> None:
+def test_any_model_is_recognized(config: ModelConfig) -> None:
     """Everything but the range factor is read off the names and shapes of an authors' file."""
     state = authors_state(config, shapes_of(config))
     ours = convert_state_dict(state)

@@ -89,7 +89,7 @@ def test_anchors_have_their_scales_and_ratios_and_stand_at_multiples_of_the_stri
     anchors = level_anchors((3, 2), 8, base).reshape(3, 2, 4, 4)
     centers = (anchors[..., :2] + anchors[..., 2:]) / 2
     for y, x in np.ndindex(3, 2):
-        assert_close(centers[y, x], np.tile([8 * x, 8 * y], (4, 1)), 1e-6, "centre")
+        assert_close(centers[y, x], np.tile([8 * x, 8 * y], (4, 1)), 1e-6, "center")
 
 
 @given(st.integers(0, 12), st.integers(0, 4), st.sampled_from([None, 0.0, 0.3]), seeds())

@@ -1,4 +1,4 @@
-"""Detectors in files: mmdetection's checkpoints are recognised and converted, our own come back."""
+"""Detectors in files: mmdetection's checkpoints are recognized and converted, our own come back."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def shapes_of(name: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_every_published_detector_is_recognised_by_its_shapes(name: str) -> None:
+def test_every_published_detector_is_recognized_by_its_shapes(name: str) -> None:
     state = shapes_of(name)
     assert recognize_dense(state) == recognize_dense(state, name=name) == get_config(name)
     assert convert_state_dict(to_authors_state_dict(state)).keys() == state.keys()

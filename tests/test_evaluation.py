@@ -285,7 +285,7 @@ def frame(image):
 
 
 def colors(image, size):
-    """The colours of a drawn matrix of `size` classes, near the upper left corner of each cell, and the cells' side."""
+    """The colors of a drawn matrix of `size` classes, near the upper left corner of each cell, and the cells' side."""
     left, top, side = frame(image)
     cell = side // size
     at = np.arange(size) * cell + min(3, cell // 2)
@@ -337,7 +337,7 @@ def test_labels_are_written_at_both_sides():
 
 def test_numbers_are_written_where_there_is_room():
     matrix = np.array([[90, 10], [0, 100]])
-    swapped = np.array([[910, 90], [0, 1000]])  # 9.0 instead of 10 percent: nearly the same colour, another number
+    swapped = np.array([[910, 90], [0, 1000]])  # 9.0 instead of 10 percent: nearly the same color, another number
     first, second = (np.asarray(draw_confusion_matrix(m, ["a", "b"])).astype(int) for m in (matrix, swapped))
     assert (np.abs(first - second).max(axis=2) > 100).sum() > 10
     crowded = [np.kron(np.eye(15, dtype=int), m) for m in (matrix, swapped)]

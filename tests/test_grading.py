@@ -695,7 +695,7 @@ def test_infinities_and_nan_are_equal_to_nothing_finite() -> None:
         assert not equal(np.array([1.0, 2.0]), np.array([1.0, number]))
 
 
-def test_a_right_backward_of_a_wrong_forward_is_recognised(file) -> None:
+def test_a_right_backward_of_a_wrong_forward_is_recognized(file) -> None:
     """Finite differences are those of the student's own forward."""
     solution = (SOLUTIONS / "linear.py").read_text("utf-8")
     forward = solution.replace("output = x @ weight.T + bias", "output = x @ weight.T + 2 * bias")
@@ -796,7 +796,7 @@ def test_only_what_is_printed_in_the_case_in_question_is_shown(file) -> None:
     assert len(graded(file(endless)).printed) == 2000
 
 
-def test_a_solution_may_import_its_neighbour_and_leaves_no_trace(file, tmp_path) -> None:
+def test_a_solution_may_import_its_neighbor_and_leaves_no_trace(file, tmp_path) -> None:
     file("from numpy import *\n", "helper.py")
     file("raise RuntimeError\n", "random.py")  # must not hide the standard library's
     path = file("import random\nimport helper\n" + (SOLUTIONS / "linear.py").read_text("utf-8"))

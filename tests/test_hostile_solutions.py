@@ -100,7 +100,7 @@ def test_the_answer_is_not_to_be_had_from_us(text: str, words: str, file) -> Non
     assert words in report.message, report.message
 
 
-def test_nor_from_a_neighbour_that_imports_us(file) -> None:
+def test_nor_from_a_neighbor_that_imports_us(file) -> None:
     file("from minidat.ops import linear\n", "helper.py")
     report = grade_file(file("from helper import linear\n"))
     assert not report.passed

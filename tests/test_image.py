@@ -21,7 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 
 
 def picture(height=37, width=53, seed=0):
-    """A smooth colour picture with an unmistakable orientation, which lossy formats keep within a few levels."""
+    """A smooth color picture with an unmistakable orientation, which lossy formats keep within a few levels."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     phases = np.random.default_rng(seed).uniform(0, 3, 3)
     channels = [np.sin(3 * x + 5 * y * y + phase) for phase in phases]
@@ -508,7 +508,7 @@ def normalized(pixels):
 
 
 def test_preprocess_by_the_rule():
-    """256 x 256 whatever the aspect ratio, bicubic; rows and columns 16 to 239; normalised."""
+    """256 x 256 whatever the aspect ratio, bicubic; rows and columns 16 to 239; normalized."""
     pixels = picture(300, 500)
     found = preprocess(pixels, get_config("dat_tiny"))
     assert found.shape == (224, 224, 3)

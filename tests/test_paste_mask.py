@@ -16,7 +16,7 @@ from .strategies import map_sizes, seeds
 
 
 def torch_paste(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Where each pixel's centre lies in the box, from -1 to 1, is where grid_sample reads the mask."""
+    """Where each pixel's center lies in the box, from -1 to 1, is where grid_sample reads the mask."""
     x1, y1, x2, y2 = box.tolist()
     y = (torch.arange(size[0], dtype=torch.float64) + 0.5 - y1) / (y2 - y1) * 2 - 1
     x = (torch.arange(size[1], dtype=torch.float64) + 0.5 - x1) / (x2 - x1) * 2 - 1

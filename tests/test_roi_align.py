@@ -58,7 +58,7 @@ def test_roi_align_equals_the_recording(size: int) -> None:
 
 
 def test_a_box_of_whole_pixels_is_averaged_exactly() -> None:
-    """A box of 4 x 6 pixels in bins of 2 x 3: one sample a pixel, at its centre."""
+    """A box of 4 x 6 pixels in bins of 2 x 3: one sample a pixel, at its center."""
     x = np.random.default_rng(0).standard_normal((1, 8, 9, 2))
     output, _ = roi_align(x, boxes=np.array([[2.0, 1.0, 8.0, 5.0]]), images=np.array([0]), size=2, scale=1.0)
     assert_close(output[0], x[0, 1:5, 2:8].reshape(2, 2, 2, 3, 2).mean(axis=(1, 3)), 1e-13, "whole pixels")

@@ -1,4 +1,4 @@
-"""Segmentors in files: mmsegmentation's checkpoints are recognised and converted, our own come back."""
+"""Segmentors in files: mmsegmentation's checkpoints are recognized and converted, our own come back."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def save_as_mmsegmentation(path: Path, model: Any, **meta: Any) -> None:
 
 
 @pytest.mark.parametrize("name", SEGMENTORS)
-def test_every_published_segmentor_is_recognised_by_its_shapes(name: str) -> None:
+def test_every_published_segmentor_is_recognized_by_its_shapes(name: str) -> None:
     state = shapes_of(get_config(name))
     assert recognize_dense(state) == recognize_dense(state, name=name) == get_config(name)
     assert convert_state_dict(to_authors_state_dict(state)).keys() == state.keys()
@@ -49,7 +49,7 @@ def test_every_published_segmentor_is_recognised_by_its_shapes(name: str) -> Non
 @pytest.mark.parametrize("config", [UPERNET, SEMANTIC_FPN, UPERNET.replace(auxiliary_channels=None)])
 def test_a_checkpoint_of_mmsegmentation_is_loaded(config: SegmentorConfig, tmp_path: Path) -> None:
     strides = [stage.deformable.stride for stage in BACKBONE.stages if stage.deformable]
-    assert strides == [2, 1, 1]  # which shapes do not tell: the recognised config has the published ones
+    assert strides == [2, 1, 1]  # which shapes do not tell: the recognized config has the published ones
     model, _ = pair(config)
     path = tmp_path / "iter_160000.pth"
     save_as_mmsegmentation(path, model, CLASSES=("sky", "ground", "ball", "tree", "sun"))

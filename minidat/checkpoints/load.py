@@ -36,7 +36,7 @@ def load_model(path: PathLike, *, image_size: int | tuple[int, int] | None = Non
     path: the file, or the name of weights that come with minidat: "dat_mini_cifar10", a classifier of ten kinds of
     animals and vehicles, or "dat_mini_bccd", a detector of blood cells. A file of such a name comes first.
 
-    The model, a DAT, a RetinaNet, an UperNet, ..., has a `.config`, recognised from names and shapes in the authors'
+    The model, a DAT, a RetinaNet, an UperNet, ..., has a `.config`, recognized from names and shapes in the authors'
     files (see `recognize_config`, `recognize_dense`), and `.labels`: those of the file, else ImageNet's, ADE20K's and
     COCO's for the authors' classifiers of 1000 classes, segmentors of 150 and detectors of 80, else None. `image_size`
     is in pixels, one side of a square or (height, width): where bias tables follow the image size, as in the CVPR

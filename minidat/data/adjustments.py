@@ -96,12 +96,12 @@ def brightness(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
 def sharpness(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """Sharpness: 0 is smoothed, 1 keeps the image, more than 1 sharpens. factors: (B,).
 
-    Smoothing weighs a pixel 5 and its eight neighbours 1, over 13; the pixels at the border stay as they are.
+    Smoothing weighs a pixel 5 and its eight neighbors 1, over 13; the pixels at the border stay as they are.
     Source: PIL.ImageEnhance.Sharpness with PIL.ImageFilter.SMOOTH.
     """
     check_images(images)
     wide = _rows(images).astype(np.uint16)
-    vertical = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]  # neighbours in a row are 3 numbers apart
+    vertical = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]  # neighbors in a row are 3 numbers apart
     total = vertical[:, :, :-6] + vertical[:, :, 3:-3] + vertical[:, :, 6:] + 4 * wide[:, 1:-1, 3:-3]
     smooth = _rows(images).copy()
     smooth[:, 1:-1, 3:-3] = (2 * total + 13) // 26  # total / 13, rounded

@@ -60,7 +60,7 @@ class Augmentation:
     def __call__(
         self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator, *, classes: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What a model trains on: images (B, H, W, 3) float32, normalised, and targets (B, classes), probabilities.
+        """What a model trains on: images (B, H, W, 3) float32, normalized, and targets (B, classes), probabilities.
 
         images: (B, H, W, 3) uint8, labels: (B,) integers in [0, classes). Raises ShapeError for others.
         """
@@ -257,7 +257,7 @@ def random_erasing(
 
     Its share of the image's area is uniform in `area`, its height / width log-uniform in `aspect`, its place uniform
     among those inside the image; if none of ten such boxes is smaller than the image, nothing is erased.
-    images: (B, H, W, 3) float32, normalised -> the same shape and dtype. Raises ShapeError for other images,
+    images: (B, H, W, 3) float32, normalized -> the same shape and dtype. Raises ShapeError for other images,
     ConfigError for settings out of range. Source: arXiv 1708.04896; timm's RandomErasing, of mode "pixel" or "const".
     """
     check_images(images, np.float32)
@@ -313,7 +313,7 @@ def mix(
     """Mix the batch, with `probability`, with itself in reverse order, by mixup or by cutmix (either half the time).
 
     Both draw a share p of the image itself from Beta(alpha, alpha). Mixup: p image + (1 - p) other. Cutmix: a box of
-    the other image of sides sqrt(1 - p) times the image's, its centre anywhere, is put into the image; p is then
+    the other image of sides sqrt(1 - p) times the image's, its center anywhere, is put into the image; p is then
     corrected for what lay outside. The targets are mixed like the images: p target + (1 - p) other, after smoothing.
     An alpha of None leaves that kind of mixture out. p is the same for the whole batch.
     images: (B, H, W, 3) float32, labels: (B,) integers in [0, classes) -> the images, (B, classes) float32.

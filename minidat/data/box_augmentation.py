@@ -49,7 +49,7 @@ class BoxAugmentation:
     def __call__(
         self, image: np.ndarray, targets: BoxTargets, rng: np.random.Generator
     ) -> tuple[np.ndarray, BoxTargets]:
-        """What a detector trains on: the picture (h, w, 3) float32, normalised, and its targets.
+        """What a detector trains on: the picture (h, w, 3) float32, normalized, and its targets.
 
         image: (H, W, 3) uint8. Raises ShapeError for others. `pad_batch` makes a batch of several.
         """

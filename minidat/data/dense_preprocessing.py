@@ -1,4 +1,4 @@
-"""What detectors and segmentors take: pictures of any size, resized with their ratio kept, normalised, and padded."""
+"""What detectors and segmentors take: pictures of any size, resized with their ratio kept, normalized, and padded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DETECTION_MULTIPLE = 32  # of which the padded sides are multiples: the stride o
 class DetectorInput(NamedTuple):
     """A picture as a detector takes it.
 
-    pixels: (h, w, 3) float32, normalised, and 0 beyond the picture; scale_factor: (4,) float32, by which boxes
+    pixels: (h, w, 3) float32, normalized, and 0 beyond the picture; scale_factor: (4,) float32, by which boxes
     (x1, y1, x2, y2) of the original were multiplied; size: (height, width) of the resized picture inside `pixels`.
     """
 
@@ -82,7 +82,7 @@ def scale_factor(size: tuple[int, int], new_size: tuple[int, int]) -> np.ndarray
 
 
 def pad_batch(images: Sequence[np.ndarray], *, multiple: int = 1) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Make one array of normalised pictures of several sizes, 0 at the right and bottom of the smaller ones.
+    """Make one array of normalized pictures of several sizes, 0 at the right and bottom of the smaller ones.
 
     images: B arrays (h, w, 3) of one dtype -> (B, H, W, 3) and the sizes (h, w) inside it; H and W are the smallest
     multiples of `multiple` that hold them all. Raises ShapeError for no pictures or other arrays, ConfigError for a

@@ -68,7 +68,7 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a JPEG, PNG, WebP, GIF (its first frame), TIFF (its first page) or BMP file as an (H, W, 3) uint8 RGB array.
 
     The array is upright (EXIF orientation is applied) and every kind of pixel becomes 8-bit RGB: grey and palettes are
-    expanded; what is transparent shows white; CMYK, YCbCr and CIELAB are converted (embedded colour profiles are not
+    expanded; what is transparent shows white; CMYK, YCbCr and CIELAB are converted (embedded color profiles are not
     applied); 16 bits keep their upper 8. 32-bit integers and floats have no agreed white: it is 1, 255 or 65535, the
     first that no value exceeds; if none is, or a value is negative, the smallest value becomes black and the largest
     white.
@@ -157,7 +157,7 @@ def preprocess(image: np.ndarray, config: Preprocessing) -> np.ndarray:
     """Turn an (H, W, 3) uint8 RGB image into the (h, w, 3) float32 input of a model, (h, w) = `config.image_size`.
 
     As the authors do at test time: resize *both* sides to `config.resize_size` (the aspect ratio is not kept; Pillow's
-    bicubic filter), cut out the centre, divide by 255, subtract ImageNet's mean and divide by its standard deviation.
+    bicubic filter), cut out the center, divide by 255, subtract ImageNet's mean and divide by its standard deviation.
     For a model whose images are not square, `resize_size` is the longer side and the other one is in proportion. A
     picture that already has the size resized to is taken as it is. `np.stack` makes a batch, (B, h, w, 3).
 
@@ -171,7 +171,7 @@ def preprocess_batch(images: np.ndarray, config: Preprocessing) -> np.ndarray:
     """As `preprocess` for an array of pictures of one size: (N, H, W, 3) uint8 -> (N, h, w, 3) float32.
 
     Pictures that already have the size `preprocess` would resize them to, such as CIFAR-10's for a model of 32 x 32
-    pixels, are normalised all at once. The result is the same. Raises ShapeError for another kind of array.
+    pixels, are normalized all at once. The result is the same. Raises ShapeError for another kind of array.
     """
     check_images(images)
     if images.shape[1:3] == resized(config):
@@ -213,7 +213,7 @@ def seen_part(image: np.ndarray, config: Preprocessing) -> np.ndarray:
 
 
 def resized(config: Preprocessing) -> tuple[int, int]:
-    """(height, width) that a model's pictures are resized to before the centre is cut out."""
+    """(height, width) that a model's pictures are resized to before the center is cut out."""
     height, width = config.image_size
     longest = max(height, width)
     return round(config.resize_size * height / longest), round(config.resize_size * width / longest)

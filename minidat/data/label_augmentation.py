@@ -50,7 +50,7 @@ class LabelAugmentation:
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What a segmentor trains on: the picture (h, w, 3) float32, normalised, and labels (h, w), of the crop's size.
+        """What a segmentor trains on: the picture (h, w, 3) float32, normalized, and labels (h, w), of the crop's size.
 
         image: (H, W, 3) uint8, labels: (H, W) uint8. Raises ShapeError for others.
         """

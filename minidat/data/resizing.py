@@ -1,4 +1,4 @@
-"""Resizing 8-bit pictures by two neighbours a side, to the byte of OpenCV, and label maps by the nearest pixel.
+"""Resizing 8-bit pictures by two neighbors a side, to the byte of OpenCV, and label maps by the nearest pixel.
 
 The detectors and segmentors were trained with `cv2.resize`. Unlike Pillow's filters, its bilinear one does not widen as
 the picture shrinks, and it computes in integers: weights have 11 bits after the point, and rounding is part of it.

@@ -1,6 +1,6 @@
 """Geometry on a whole batch at once: affine maps, and boxes cut out and resized, each image its own; as Pillow does.
 
-Coordinates count pixels from the upper left corner of the image, (y, x): the centre of its first pixel is (0.5, 0.5).
+Coordinates count pixels from the upper left corner of the image, (y, x): the center of its first pixel is (0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CACHE_PIXELS = 16384  # worked on at once: a few arrays of this length fit in a 
 
 
 def rotations(degrees: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Matrices (B, 2, 3) for `affine` that turn an image counterclockwise about its centre. degrees: (B,)."""
+    """Matrices (B, 2, 3) for `affine` that turn an image counterclockwise about its center. degrees: (B,)."""
     angle = np.radians(degrees)
     cos, sin = np.round(np.cos(angle), 15), np.round(np.sin(angle), 15)  # right angles are exact, as in Pillow
     y, x = height / 2, width / 2

@@ -23,7 +23,7 @@ def base_anchors(stride: int, scales: Sequence[float], ratios: Sequence[float]) 
 def level_anchors(size: tuple[int, int], stride: int, base: np.ndarray) -> np.ndarray:
     """The base anchors (A, 4) moved to each pixel of a map of `size` (H, W): (H W A, 4), rows first, anchors last.
 
-    Pixel (y, x) stands for the point (x stride, y stride) of the image, which is not its centre. In the base's dtype.
+    Pixel (y, x) stands for the point (x stride, y stride) of the image, which is not its center. In the base's dtype.
     """
     y, x = np.meshgrid(np.arange(size[0]) * stride, np.arange(size[1]) * stride, indexing="ij")
     shifts = np.stack([x, y, x, y], axis=-1).astype(base.dtype)  # (H, W, 4)

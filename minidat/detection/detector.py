@@ -20,7 +20,7 @@ Sizes = Sequence[tuple[int, int]]
 
 
 class Detector(Module):
-    """images (B, H, W, 3), normalised floats of any size -> logits and box deltas, a loss, or detections.
+    """images (B, H, W, 3), normalized floats of any size -> logits and box deltas, a loss, or detections.
 
     A subclass adds its heads, `forward`, `loss` and `detect`, and calls `set_paths` when it is complete. `labels` names
     the classes, by class number, or is None.

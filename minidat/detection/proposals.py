@@ -45,7 +45,7 @@ class RegionProposals(Module):
             backwards.append(level_backward)
 
         def backward(d_logits: Maps, d_deltas: Maps) -> Maps:
-            return [b(d, d_) for b, d, d_ in zip(backwards, d_logits, d_deltas, strict=True)]
+            return [level_backward(*d) for level_backward, *d in zip(backwards, d_logits, d_deltas, strict=True)]
 
         return (logits, deltas), backward
 

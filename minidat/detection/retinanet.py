@@ -57,9 +57,7 @@ class RetinaHead(Module):
     def __init__(self, config: RetinaNetConfig) -> None:
         self.anchors = len(config.anchor_scales) * len(config.anchor_ratios)
         channels, convolutions = config.pyramid_channels, config.head_convolutions
-        prior = -log(
-            (1 - config.prior) / config.prior
-        )  # sigmoid(prior) = config.prior: no flood of false alarms at first
+        prior = -log((1 - config.prior) / config.prior)  # its sigmoid is config.prior: few false alarms at first
         self.classes = Tower(channels, self.anchors * config.num_classes, convolutions, bias=prior)
         self.boxes = Tower(channels, self.anchors * 4, convolutions)
 
@@ -79,7 +77,7 @@ class RetinaHead(Module):
 
 
 class RetinaNet(Detector):
-    """images (B, H, W, 3), normalised floats of any size -> class logits and box deltas of every anchor."""
+    """images (B, H, W, 3), normalized floats of any size -> class logits and box deltas of every anchor."""
 
     config: RetinaNetConfig
 

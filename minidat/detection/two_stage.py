@@ -21,7 +21,7 @@ from .two_stage_config import TwoStageConfig
 
 
 class TwoStageDetector(Detector):
-    """images (B, H, W, 3), normalised floats -> what the region proposals say (`forward`), a loss, or detections.
+    """images (B, H, W, 3), normalized floats -> what the region proposals say (`forward`), a loss, or detections.
 
     A subclass adds its region heads: `regions_loss` for training, `classify` and `mask_probabilities` for detection.
     """

@@ -33,7 +33,7 @@ SESSION_PIXELS = 2_000_000  # in all images: from here on helper processes gain 
 class ClassResult:
     """One class of an evaluation.
 
-    images: those of this class; correct: which of them were recognised; predicted: all images taken for this class;
+    images: those of this class; correct: which of them were recognized; predicted: all images taken for this class;
     confused_with: the label that most of the others were taken for, and how many (None, 0 if there are none).
     """
 
@@ -46,7 +46,7 @@ class ClassResult:
 
     @property
     def accuracy(self) -> float:
-        """Share of this class's images that were recognised (recall), in [0, 1]."""
+        """Share of this class's images that were recognized (recall), in [0, 1]."""
         return self.correct / self.images
 
     @property

@@ -107,7 +107,7 @@ def _percent(share: float) -> str:
 
 
 def _draw_scale(canvas: Image, left: int, top: int, height: int) -> None:
-    """Which colour means which share."""
+    """Which color means which share."""
     from PIL import Image, ImageDraw
 
     draw = ImageDraw.Draw(canvas)

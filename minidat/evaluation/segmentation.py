@@ -80,7 +80,7 @@ class SegmentationMetrics:
 
     @property
     def class_accuracy(self) -> np.ndarray:
-        """The share of each class's pixels that were recognised, (K,) float64, in [0, 1] or NaN."""
+        """The share of each class's pixels that were recognized, (K,) float64, in [0, 1] or NaN."""
         return _ratio(self.confusion.diagonal(), self.confusion.sum(axis=1))
 
     @property
@@ -95,7 +95,7 @@ class SegmentationMetrics:
 
     @property
     def pixel_accuracy(self) -> float:
-        """aAcc, the share of all pixels that were recognised, in [0, 1]."""
+        """aAcc, the share of all pixels that were recognized, in [0, 1]."""
         return float(_ratio(np.trace(self.confusion), self.confusion.sum()))
 
     def as_dict(self) -> dict[str, float]:

@@ -99,7 +99,7 @@ class Numbers:
         return np.abs(self.normal(*shape))
 
     def pixels(self, count: int, size: int) -> np.ndarray:
-        """`count` coordinates on an axis of `size` pixels, some just outside, at least 1/4 away from any centre.
+        """`count` coordinates on an axis of `size` pixels, some just outside, at least 1/4 away from any center.
 
         There, between two pixels, bilinear sampling has a derivative; never half-way, where the nearest is not defined.
         """
@@ -107,7 +107,7 @@ class Numbers:
         return self.rng.integers(-1, size, count) + fraction
 
     def positions(self, count: int, height: int, width: int) -> np.ndarray:
-        """(count, 2) points (y, x), where -1 and 1 are the centres of the first and last pixel of the map."""
+        """(count, 2) points (y, x), where -1 and 1 are the centers of the first and last pixel of the map."""
         columns = [2 * self.pixels(count, n) / (n - 1) - 1 if n > 1 else self.pixels(count, 1) for n in (height, width)]
         return np.stack(columns, axis=-1)
 

@@ -1,6 +1,6 @@
 """Resizing with two samples a place and axis, instead of a product with a matrix that is nearly all zeros.
 
-Bilinear and nearest interpolation mix at most two neighbours. The columns are mixed once for each row of the map, then
+Bilinear and nearest interpolation mix at most two neighbors. The columns are mixed once for each row of the map, then
 rows are mixed, some of them at a time, which stay in the cache. A map that has the size already is its own answer.
 """
 
@@ -68,7 +68,7 @@ def resize(
 
 
 def _taps(matrix: np.ndarray) -> Taps:
-    """The two neighbours of each row of an interpolation matrix (new, old), and their weights; the second may be 0."""
+    """The two neighbors of each row of an interpolation matrix (new, old), and their weights; the second may be 0."""
     rows = np.arange(len(matrix))
     first = (matrix != 0).argmax(axis=1)
     second = np.minimum(first + 1, matrix.shape[1] - 1)

@@ -144,7 +144,7 @@ def encode_boxes(
 ) -> tuple[np.ndarray, Any]:
     """Boxes as a detector predicts them: the shift and the growth that lead from an anchor to the box.
 
-    With centre (x, y) and size (w, h) of the box, and a for the anchor,
+    With center (x, y) and size (w, h) of the box, and a for the anchor,
     output = ((x - x_a) / w_a, (y - y_a) / h_a, log(w / w_a), log(h / h_a)) / stds.
     boxes: (..., 4), anchors: (..., 4), broadcast -> output: (..., 4). Both must have width and height.
     Raises ShapeError for another last axis. Source: R-CNN (arXiv 1311.2524), Eqs. 6-9.
@@ -172,7 +172,7 @@ def decode_boxes(
     stds: tuple[float, float, float, float] = (1, 1, 1, 1),
     image_size: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, Any]:
-    """The inverse of `encode_boxes`: move an anchor's centre by (dx w_a, dy h_a), and scale its sides by exp(dw, dh).
+    """The inverse of `encode_boxes`: move an anchor's center by (dx w_a, dy h_a), and scale its sides by exp(dw, dh).
 
     deltas times stds are (dx, dy, dw, dh); |dw| and |dh| count as at most log(1000 / 16), so that nothing overflows.
     With image_size = (height, width) the corners are clipped to the image.

@@ -10,7 +10,7 @@ from ._shapes import check
 def paste_mask(mask: np.ndarray, *, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Stretch a mask over its box, by bilinear interpolation: output[y, x] = sum_ij hat(v - i) hat(u - j) mask[i, j].
 
-    (u, v) is the centre of pixel (x, y) in pixels of the mask: u = (x + 1/2 - x1) / (x2 - x1) * w - 1/2, and hat(t) =
+    (u, v) is the center of pixel (x, y) in pixels of the mask: u = (x + 1/2 - x1) / (x2 - x1) * w - 1/2, and hat(t) =
     max(0, 1 - |t|). Beyond one pixel around the box, its corners rounded outwards, there are zeros. Where a box has no
     width or height, the middle of the mask is meant.
     mask: (h, w) probabilities, box: (4,), (x1, y1, x2, y2) in pixels, size: (H, W) -> output: (H, W).

@@ -38,7 +38,7 @@ def adaptive_average_pool(x: np.ndarray, *, size: tuple[int, int]) -> tuple[np.n
     """Average over a grid of size = (h, w) bins that cover the map: output = A_y x A_x^T, one matrix an axis.
 
     Bin i of n on an axis of N pixels goes from floor(i N / n) up to, not including, ceil((i + 1) N / n): where n does
-    not divide N, neighbouring bins share pixels, and a map smaller than the grid is repeated.
+    not divide N, neighboring bins share pixels, and a map smaller than the grid is repeated.
     x: (B, H, W, C) -> output: (B, h, w, C). Raises ShapeError for another number of axes, an empty map or grid.
     Source: torch.nn.functional.adaptive_avg_pool2d; pyramid pooling, arXiv 1612.01105, section 3.2.
     """

@@ -29,7 +29,7 @@ def roi_align(
     check(boxes.ndim == 2 and boxes.shape[1] == 4, "roi_align", "shape of boxes", boxes.shape, "(n, 4)")
     in_batch = images.shape == (len(boxes),) and bool(np.all((images >= 0) & (images < len(x))))
     check(in_batch, "roi_align", "images", images, f"{len(boxes)} numbers below {len(x)}")
-    x1, y1, x2, y2 = (boxes * scale - 0.5).T  # "aligned": the first pixel's centre, 0.5, is coordinate 0
+    x1, y1, x2, y2 = (boxes * scale - 0.5).T  # "aligned": the first pixel's center, 0.5, is coordinate 0
     along_y = [bin_weights(*ends, size, x.shape[1]).astype(x.dtype) for ends in zip(y1, y2, strict=True)]
     along_x = [bin_weights(*ends, size, x.shape[2]).astype(x.dtype) for ends in zip(x1, x2, strict=True)]
     output = np.empty((len(boxes), size, size, x.shape[3]), x.dtype)

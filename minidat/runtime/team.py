@@ -77,7 +77,7 @@ class Arena:
             self._close_up(place.start, place.end)
 
     def _close_up(self, start: int, end: int) -> None:
-        """Add a gap, and join it with its neighbours."""
+        """Add a gap, and join it with its neighbors."""
         i = bisect(self._gaps, (start, end))
         if i < len(self._gaps) and self._gaps[i][0] == end:
             end = self._gaps.pop(i)[1]

@@ -34,9 +34,10 @@ class PixelClassifier(Conv2d):
 
 
 class FCNHead(Module):
-    """A 3x3 convolution with batch normalization and ReLU, then the classes; x (B, H, W, in_channels).
+    """A 3x3 convolution with batch normalization and ReLU, then the classes.
 
-    UperNet's auxiliary head: on the third stage's map, for the loss alone.
+    x (B, H, W, in_channels) -> logits (B, H, W, num_classes). UperNet's auxiliary head: on the third stage's map, for
+    the loss alone.
     """
 
     def __init__(self, in_channels: int, channels: int, num_classes: int, dropout: float) -> None:

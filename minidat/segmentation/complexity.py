@@ -27,9 +27,7 @@ def upernet_parts(model: UperNet, image_size: Size) -> dict[str, Part]:
         operations += Counter({"sampling": BILINEAR * pixels(sizes[-1]) * channels})
     for size, lateral, smoothing in zip(sizes[:-1], head.laterals, head.smoothing, strict=True):
         operations += _conv_norm(lateral, size) + _conv_norm(smoothing, size)
-        operations += Counter(
-            {"sampling": BILINEAR * pixels(size) * channels}
-        )  # the coarser one is brought to this size
+        operations += Counter({"sampling": BILINEAR * pixels(size) * channels})  # brings the coarser one to this size
     operations += Counter({"sampling": BILINEAR * (len(sizes) - 1) * pixels(sizes[0]) * channels})
     operations += count_convolution(head.classifier, sizes[0])
     parts = backbone_parts(model.backbone, image_size) | {"head": Part(operations, (head,))}

@@ -20,7 +20,7 @@ Sizes = Sequence[tuple[int, int]]
 
 
 class Segmentor(Module):
-    """images (B, H, W, 3), normalised floats of any size -> logits (B, ceil(H / 4), ceil(W / 4), num_classes).
+    """images (B, H, W, 3), normalized floats of any size -> logits (B, ceil(H / 4), ceil(W / 4), num_classes).
 
     A subclass adds its head and `decode`, which leads from the backbone's four maps to the logits; with an
     `auxiliary_head` the loss has a second part. `labels` names the classes, in the order of the logits, or is None.

@@ -20,7 +20,7 @@ class DeformableAttention(nn.Module):
 
     Offsets switched off under the rule "dat++" means that the map is pooled, as in the authors' code, which then wants
     the stride to divide it. Two things are not theirs: the offset network keeps its parameters but does not run when
-    offsets are off; and where "dat++" would divide by zero, on an axis of one cell, the point is the centre, 0, and a
+    offsets are off; and where "dat++" would divide by zero, on an axis of one cell, the point is the center, 0, and a
     squashed offset is 0 too.
     """
 
@@ -140,10 +140,10 @@ class DeformableAttention(nn.Module):
 
 def reference_axis(count: int, rule: str, like: Tensor) -> Tensor:
     """(count,) coordinates of the sampling points before their offsets; by the rule "dat++" the last lies beyond 1."""
-    centres = torch.linspace(0.5, count - 0.5, count, dtype=like.dtype, device=like.device)
+    centers = torch.linspace(0.5, count - 0.5, count, dtype=like.dtype, device=like.device)
     if rule == "dat":
-        return centres / count * 2 - 1
-    return centres / (count - 1) * 2 - 1 if count > 1 else torch.zeros_like(centres)
+        return centers / count * 2 - 1
+    return centers / (count - 1) * 2 - 1 if count > 1 else torch.zeros_like(centers)
 
 
 def query_axis(count: int, rule: str, like: Tensor) -> Tensor:

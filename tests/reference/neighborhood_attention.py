@@ -1,6 +1,6 @@
 """Neighborhood attention without a compiled kernel: NATTEN's result from dense products of small tiles.
 
-Every query sees a k x k window that slides inward at the border, so neighbours share most of their keys. A tile of
+Every query sees a k x k window that slides inward at the border, so neighbors share most of their keys. A tile of
 2 x 14 queries and the (k + 1) x (k + 13) keys that any of them sees go through one small matrix product; a bias of -inf
 hides the keys outside a query's own window. Measured in datpp_tiny as a whole (float32, two threads, 224 pixels, batch
 1 and 8): gathering the k x k keys of every query instead takes 1.4 and 2.8 times as long, one tile for each row of the

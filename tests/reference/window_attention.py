@@ -61,7 +61,7 @@ class WindowAttention(nn.Module):
 class ShiftedWindowAttention(WindowAttention):
     """Window attention on a map rolled by half a window, so that information crosses the borders of the windows.
 
-    Tokens that only the roll made neighbours are kept apart by a mask, made for the map size the model is built for, or
+    Tokens that only the roll made neighbors are kept apart by a mask, made for the map size the model is built for, or
     for another one when it comes.
     """
 

@@ -27,7 +27,7 @@ def serve(*, channel: int, folder: str, package: str, seconds: float, **_: Any) 
 
     faulthandler.register(signal.SIGUSR1)
     del sys.path[0]  # where this package was found
-    sys.path.append(folder)  # last: a neighbour called `random.py` must not come first
+    sys.path.append(folder)  # last: a neighbor called `random.py` must not come first
     sys.argv = [""]
     solution, encode, decode = Solution(), wire.encode, wire.decode
     guard.install(folder, package)
