@@ -9,33 +9,37 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Page, sync_playwright
 
 PANELS = ("deformable", "window")
-CHOICES = ("photo", "block", "head", "window", "windowHead", "query")
+CHOICES = ("picture", "block", "head", "window", "windowHead", "offsets", "query")
+LOW_SCREEN = 900  # pixels of height that the panels fit on
+SOON = 2000  # milliseconds
 
 # What the strengths are drawn with: the sizes of the discs, the colors of the cells.
 DRAWING = """panel => [...panel.querySelectorAll(".ex-stage .ex-disc, .ex-stage .ex-cell")].map(
   shape => shape.getAttribute(shape.matches(".ex-disc") ? "r" : "fill")).join(" ")"""
 ALL_PICTURES = """() => [...document.querySelectorAll(".ex-stage img")].every(
   image => image.complete && image.naturalWidth)"""
+LENGTHS = """panel => [...panel.querySelectorAll(".ex-arm .ex-line")].map(line =>
+  Math.hypot(line.x1.baseVal.value - line.x2.baseVal.value, line.y1.baseVal.value - line.y2.baseVal.value))"""
 TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 def check_explorer(page: Page) -> list[str]:
-    """What is wrong with the explorer on this page, explorer.html: in both panels, with every block and photograph."""
+    """What is wrong with the explorer on this page, explorer.html: in both panels, with every block and picture."""
     problems = []
     try:
         page.wait_for_selector(".explorer[data-ready=true]")
         for panel in PANELS:
             for check in (_check_mouse, _check_keyboard, _check_touch, _check_heads):
                 problems += [f"{panel} panel: {problem}" for problem in check(page, panel)]
-        for check_all in (_check_blocks, _check_photographs, _check_guide, _check_address):
+        for check_all in (_check_blocks, _check_pictures, _check_offsets, _check_height, _check_guide, _check_address):
             problems += check_all(page)
     except PlaywrightError as error:  # something does not appear; what follows would make no sense
         problems.append("the explorer: " + " ".join(error.message.split()))
@@ -44,9 +48,9 @@ def check_explorer(page: Page) -> list[str]:
 
 def _check_mouse(page: Page, panel: str) -> Iterator[str]:
     before = _hover(page, panel, 0.15, 0.2)
-    after = _hover(page, panel, 0.8, 0.7)
-    yield from _moved("the mouse", before, after, _cell(page, panel, 0.8, 0.7))
-    _press(page, panel, 0.8, 0.7)
+    after = _hover(page, panel, 0.79, 0.71)
+    yield from _moved("the mouse", before, after, _cell(page, panel, 0.79, 0.71))
+    _press(page, panel, 0.79, 0.71)
     if _hover(page, panel, 0.3, 0.3) != after:
         yield "a click does not hold the query"
     page.keyboard.press("Escape")
@@ -74,29 +78,47 @@ def _check_keyboard(page: Page, panel: str) -> Iterator[str]:
 
 
 def _check_touch(page: Page, panel: str) -> Iterator[str]:
-    """A finger that goes down and moves, and does not scroll the page."""
+    """A finger that goes sideways first, or rests before it moves, has the query; one that swipes scrolls the page."""
     session = page.context.new_cdp_session(page)
 
-    def touch(kind: str, *shares: float) -> None:
-        points: list[dict[str, Any]] = []
-        if shares:
-            x, y = _place(page, panel, *shares)
-            points = [{"x": x, "y": y}]
-        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    def touch(path: Sequence[tuple[float, float]], rest: float = 0.01) -> None:
+        """A finger along a path, which says itself when it does what: it rests for so many seconds, then is quick."""
+        places = [_place(page, panel, *shares) for shares in path]
+        seconds = time.time()
+        for i, (x, y) in enumerate(places):
+            kind = "touchMove" if i else "touchStart"
+            event = {"type": kind, "touchPoints": [{"x": x, "y": y}], "timestamp": seconds}
+            session.send("Input.dispatchTouchEvent", event)
+            seconds += 0.01 if i else rest
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": [], "timestamp": seconds})
+
+    def follow(what: str, *path: tuple[float, float], rest: float = 0.01) -> Iterator[str]:
+        """The query goes with a finger along the path, and the page stays where it is."""
+        scroll, before = page.evaluate("window.scrollY"), _look(page, panel)
+        touch(path, rest)
+        yield from _moved(what, before, _look(page, panel), _cell(page, panel, *path[-1]))
+        if page.evaluate("window.scrollY") != scroll:
+            yield f"{what} on the picture scrolls the page"
 
     page.locator(_stage(panel)).scroll_into_view_if_needed()
-    scroll = page.evaluate("window.scrollY")
-    touch("touchStart", 0.2, 0.2)
-    before = _look(page, panel)
-    if before[0] != _cell(page, panel, 0.2, 0.2):
-        yield f"a finger at row and column {_cell(page, panel, 0.2, 0.2)} leaves the query at {before[0]}"
-    for share in (0.4, 0.6, 0.85):
-        touch("touchMove", share, share)
-    after = _look(page, panel)
-    touch("touchEnd")
-    yield from _moved("a finger", before, after, _cell(page, panel, 0.85, 0.85))
-    if page.evaluate("window.scrollY") != scroll:
-        yield "a finger on the photograph scrolls the page"
+    yield from follow("a tap", (0.85, 0.85))
+    yield from follow("a finger", (0.2, 0.2), (0.2, 0.4), (0.5, 0.6), (0.85, 0.85), (0.6, 0.3))
+    yield from follow("a finger that rested", (0.2, 0.2), (0.4, 0.2), (0.8, 0.25), rest=0.4)
+
+    if page.evaluate("document.documentElement.scrollHeight <= innerHeight"):
+        yield "the page cannot be scrolled, so the check of a swipe says nothing"
+    page.evaluate("window.scrollTo(0, 0)")
+    page.locator(_stage(panel)).scroll_into_view_if_needed()
+    scroll, before = page.evaluate("window.scrollY"), _look(page, panel)
+    away = -1 if scroll > 0 else 1  # where there is something to scroll to
+    start, end = (0.2, 0.9) if away < 0 else (0.9, 0.2)
+    touch([(start + (end - start) * step / 8, 0.5) for step in range(9)])
+    try:
+        page.wait_for_function("scroll => window.scrollY !== scroll", arg=scroll, timeout=SOON)
+    except PlaywrightError:
+        yield "a finger that swipes up or down over the picture does not scroll the page"
+    if _look(page, panel)[0] != before[0]:
+        yield "a finger that swipes up or down moves the query"
     session.detach()
 
 
@@ -132,18 +154,83 @@ def _check_blocks(page: Page) -> Iterator[str]:
             yield f"{panel} panel: {blocks.count()} blocks give {len(seen)} different drawings"
 
 
-def _check_photographs(page: Page) -> Iterator[str]:
+def _check_pictures(page: Page) -> Iterator[str]:
     seen = set()
     names = page.locator(".ex-thumbnail input").evaluate_all("inputs => inputs.map(input => input.value)")
     for name in names:
-        page.locator(f".ex-thumbnail:has(input[value={name}])").click()
-        page.wait_for_selector(f".explorer[data-photo={name}]")
-        seen.add((_look(page, "deformable")[1], _look(page, "window")[1], page.inner_text(".ex-answers")))
-        for pixels in (True, False):
-            page.locator("#ex-pixels").set_checked(pixels)
-            page.wait_for_function(ALL_PICTURES)
+        _choose_picture(page, name)
+        large = page.locator(".explorer.ex-large").count() == 1
+        seen.add((_look(page, "deformable")[1], page.inner_text(".ex-answers")))
+        boxes = [page.locator(f"#ex-{field}") for field in ("pixels", "answer")]
+        for box in (box for box in boxes if box.is_visible()):
+            for wanted in (True, False):
+                box.set_checked(wanted)
+                page.wait_for_function(ALL_PICTURES)
+                page.evaluate(TWO_FRAMES)
+                if (page.locator(".ex-answer > *").count() > 0) != (wanted and large):
+                    yield f"{name}: the answer is on the picture when it should not be, or the other way around"
+        if large:
+            yield from (f"{name}: {problem}" for problem in _check_large(page))
     if len(seen) != len(names) or len(names) < 2:
-        yield f"{len(names)} photographs give {len(seen)} different views"
+        yield f"{len(names)} pictures give {len(seen)} different views"
+    _choose_picture(page, names[0])
+
+
+def _check_large(page: Page) -> Iterator[str]:
+    """A detector's or segmentor's picture: one panel, every block of which answers."""
+    if page.locator(".ex-panel.ex-is-window").is_visible():
+        yield "there is a panel for windows"
+    blocks = page.locator(".ex-network .ex-is-deformable")
+    for i in range(blocks.count()):
+        blocks.nth(i).click()
+        path = blocks.nth(i).locator("input").get_attribute("value")
+        yield from (f"{path}: {problem}" for problem in _check_mouse(page, "deformable"))
+    yield from _check_heads(page, "deformable")
+    objects = page.locator(".ex-answers button")
+    for i in range(min(objects.count(), 2)):
+        before = _state(page)["query"]
+        objects.nth(i).click()
+        page.evaluate(TWO_FRAMES)
+        if _state(page)["query"] == before:
+            yield "a found object does not move the query"
+    page.keyboard.press("Escape")
+
+
+def _check_offsets(page: Page) -> Iterator[str]:
+    """Without offsets all points are on their crosses, for every picture; with them they come back."""
+    names = page.locator(".ex-thumbnail input").evaluate_all("inputs => inputs.map(input => input.value)")
+    for name in names:
+        _choose_picture(page, name)
+        with_offsets = _look(page, "deformable")[1], _longest(page), page.inner_text(".ex-answers")
+        _switch_offsets(page, "off")
+        without = _look(page, "deformable")[1], _longest(page), page.inner_text(".ex-answers")
+        if with_offsets[1] < 1 or without[1] > 0.1:
+            yield f"{name}: the longest offset is {with_offsets[1]:.1f}, and {without[1]:.1f} without offsets"
+        if with_offsets[0] == without[0] or with_offsets[2] == without[2]:
+            yield f"{name}: without offsets the attention or the answers are the same"
+        _switch_offsets(page, "on")
+        if _look(page, "deformable")[1] != with_offsets[0]:
+            yield f"{name}: with offsets again the attention is another"
+    _choose_picture(page, names[0])
+
+
+def _check_height(page: Page) -> Iterator[str]:
+    """On a desktop all that moves with the query is on the screen at once."""
+    size = page.viewport_size
+    assert size is not None
+    if size["width"] < LOW_SCREEN:
+        return
+    page.set_viewport_size({"width": size["width"], "height": LOW_SCREEN})
+    for name in page.locator(".ex-thumbnail input").evaluate_all("inputs => inputs.map(input => input.value)"):
+        _choose_picture(page, name)
+        page.evaluate("window.scrollTo(0, 0)")
+        page.evaluate(TWO_FRAMES)
+        for part in page.locator(".ex-top, .ex-panel:not([hidden]) .ex-stage, .ex-panel:not([hidden]) .ex-says").all():
+            box = part.bounding_box()
+            assert box is not None
+            if (bottom := box["y"] + box["height"]) > LOW_SCREEN:
+                yield f"{name}: {part.get_attribute('class')} ends {bottom:.0f} pixels below the top"
+    page.set_viewport_size(size)
 
 
 def _check_guide(page: Page) -> Iterator[str]:
@@ -153,8 +240,8 @@ def _check_guide(page: Page) -> Iterator[str]:
         _hover(page, "deformable", 0.9, 0.1)
         page.mouse.move(2, 2)
         buttons.nth(i).click()
-        photo = (buttons.nth(i).get_attribute("data-view") or "").split("photo=")[1].split("&")[0]
-        page.wait_for_selector(f".explorer[data-photo={photo}]")
+        name = (buttons.nth(i).get_attribute("data-view") or "").split("picture=")[1].split("&")[0]
+        page.wait_for_selector(f".explorer[data-picture={name}]")
         page.evaluate(TWO_FRAMES)
         seen.add(tuple(_state(page).values()))
         if not page.evaluate("document.activeElement.closest('.ex-panel') !== null"):
@@ -166,11 +253,13 @@ def _check_guide(page: Page) -> Iterator[str]:
 def _check_address(page: Page) -> Iterator[str]:
     """A view comes back from its address."""
     state = _state(page)
-    page.wait_for_function("query => location.hash.includes(`at=${query}`)", arg=state["query"])
+    page.wait_for_function("query => location.hash.includes(`query=${query}`)", arg=state["query"])
     page.reload()
     page.wait_for_selector(".explorer[data-ready=true]")
     if (found := _state(page)) != state:
         yield f"the address of {state} gives {found}"
+    page.evaluate("location.hash = 'photo=dog&at=0.25,0.75'")  # the names of older addresses
+    page.wait_for_selector(".explorer[data-picture=dog][data-query='0.25,0.75']")
 
 
 def _moved(what: str, before: tuple[str, str], after: tuple[str, str], cell: str) -> Iterator[str]:
@@ -180,12 +269,29 @@ def _moved(what: str, before: tuple[str, str], after: tuple[str, str], cell: str
         yield f"{what} does not change the drawing"
 
 
+def _choose_picture(page: Page, name: str) -> None:
+    page.locator(f".ex-thumbnail:has(input[value={name}])").click()
+    page.wait_for_selector(f".explorer[data-picture={name}]")
+    page.evaluate(TWO_FRAMES)
+
+
+def _switch_offsets(page: Page, wanted: str) -> None:
+    page.locator("#ex-offsets").set_checked(wanted == "on")
+    page.wait_for_selector(f".explorer[data-offsets={wanted}]")
+    page.evaluate(TWO_FRAMES)
+
+
+def _longest(page: Page) -> float:
+    """The length of the longest offset that is drawn."""
+    return max(page.locator(".ex-panel.ex-is-deformable").evaluate(LENGTHS))
+
+
 def _stage(panel: str) -> str:
     return f".ex-panel.ex-is-{panel} .ex-stage"
 
 
 def _place(page: Page, panel: str, y: float, x: float) -> tuple[float, float]:
-    """Where these shares of the photograph's height and width are on the screen: (x, y) in pixels."""
+    """Where these shares of the picture's height and width are on the screen: (x, y) in pixels."""
     box = page.locator(_stage(panel)).bounding_box()
     assert box is not None
     return box["x"] + x * box["width"], box["y"] + y * box["height"]
@@ -215,8 +321,10 @@ def _map_size(page: Page, panel: str) -> tuple[int, int]:
 
 
 def _cell(page: Page, panel: str, y: float, x: float) -> str:
+    """The "row,column" at these shares of the picture, beyond which a padded map may reach."""
     rows, columns = _map_size(page, panel)
-    return f"{int(y * rows)},{int(x * columns)}"
+    sides = (page.get_attribute(f".ex-panel.ex-is-{panel}", "data-sides") or "").split(",")
+    return f"{int(y / float(sides[0]) * rows)},{int(x / float(sides[1]) * columns)}"
 
 
 def _state(page: Page) -> dict[str, str]:

@@ -1,7 +1,9 @@
-// The explorer page. Its data, one script a photograph, are made by docs/site_tools/explorer.py.
+// The explorer page. Its data, two scripts a picture, are made by docs/site_tools/explorer.py: what the model did, and
+// what the same model does without offsets.
 //
 // All that the reader has chosen is in `view`. It is also the address of the page (after the #), and it is written into
-// attributes (data-photo, data-block, data-head, data-window, data-window-head, data-query), for whoever automates the page.
+// attributes (data-picture, data-block, data-head, data-window, data-window-head, data-offsets, data-query), for whoever
+// automates the page.
 (() => {
   "use strict";
   const root = document.querySelector(".explorer");
@@ -15,19 +17,24 @@
     shifted_window: { letter: "S", name: "shifted-window attention" },
     neighborhood: { letter: "N", name: "neighborhood attention" },
   };
+  const OBJECTS = 6; // of a detector's answer are listed
+  const RESTS = 250; // milliseconds after which a finger that rested moves the query in any direction
   const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
-  const photographs = root.dataset.photographs.split(" ");
+  const pictures = JSON.parse(root.dataset.pictures); // {name, title, task: "classifier", "detector", "segmentor"}
   const view = {
-    photo: photographs[0],
+    picture: pictures[0].name,
     block: "first", // of the deformable ones: a path in the model, or "first", "last"
     head: "mean", // or a number, or "sharpest": the one with the largest single share
     window: "first", // the same for the local ones
     windowHead: "mean",
     at: [0.5, 0.5], // the query, (y, x) as shares of the picture's height and width
-    pixels: false, // show what the model is given
+    offsets: true, // or the points stay on the regular grid
+    pixels: false, // show what a classifier is given
+    answer: false, // show a detector's boxes, a segmentor's classes
   };
-  let data = null; // of view.photo
+  let data = null; // of view.picture: what the model did
+  let run = null; // the same, or what it does without offsets
   let held = false; // the query does not follow the mouse
 
   // --- small helpers ---------------------------------------------------------------------------------------------
@@ -78,7 +85,7 @@
     if (!loading.has(name)) {
       loading.set(name, new Promise((resolve, reject) => {
         const script = html("script", { src: new URL(`${name}.js`, DATA).href });
-        script.onload = () => resolve(prepare(window.minidatPhotographs[name]));
+        script.onload = () => resolve(prepare(window.minidatRuns[name]));
         script.onerror = () => reject(new Error(`${script.src} is not there`));
         document.head.append(script);
       }));
@@ -87,43 +94,56 @@
   }
 
   /** Decode the attention of all blocks, and give each block its path. */
-  function prepare(photograph) {
-    for (const [path, block] of Object.entries(photograph.blocks)) {
+  async function prepare(what) {
+    for (const [path, block] of Object.entries(what.blocks)) {
       block.path = path;
-      const bytes = Uint8Array.from(atob(block.attention), (character) => character.charCodeAt(0));
-      block.attention = new Uint16Array(bytes.buffer);
+      const packed = Uint8Array.from(atob(block.attention), (character) => character.charCodeAt(0));
+      const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+      const buffer = await new Response(unpacked).arrayBuffer();
+      block.attention = block.bits === 16 ? new Uint16Array(buffer) : new Uint8Array(buffer);
+      block.share = block.bits === 16 ? (number) => number / 65535 : (number) => (number / 255) ** 2;
       if (block.kind !== "deformable") {
         block.total = 0; // numbers a head
         block.start = block.set.map((which) => (block.total += block.sets[which].length) - block.sets[which].length);
       }
     }
-    return photograph;
+    return what;
   }
 
   const blocksOf = (deformable) =>
     Object.values(data.blocks).filter((block) => (block.kind === "deformable") === deformable);
 
+  /** The block of a name, the first one if there is none; null if there is none of this kind at all. */
   function findBlock(wish, deformable) {
     const blocks = blocksOf(deformable);
-    if (wish === "last") return blocks.at(-1);
-    return blocks.find((block) => block.path === wish) ?? blocks[0];
+    if (wish === "last") return blocks.at(-1) ?? null;
+    return blocks.find((block) => block.path === wish) ?? blocks[0] ?? null;
   }
 
+  /** Rows and columns of a block's map whose middle is in the picture; what is beyond is padding. */
+  const visible = (block) => block.map.map((n, axis) => Math.round(n / block.sides[axis]));
+
   /** The token of a block's map that a place on the picture belongs to: [row, column]. */
-  const cellOf = (block, [y, x]) =>
-    [y, x].map((share, axis) => clamp(Math.floor(share * block.map[axis]), 0, block.map[axis] - 1));
+  const cellOf = (block, at) =>
+    at.map((share, axis) =>
+      clamp(Math.floor((share / block.sides[axis]) * block.map[axis]), 0, visible(block)[axis] - 1));
+
+  /** The middle of a token as shares of the picture. */
+  const middleOf = (block, cell) =>
+    cell.map((index, axis) => ((index + 0.5) / block.map[axis]) * block.sides[axis]);
 
   /** What a query pays to each (group, key) of a deformable block. The mean is taken over the heads of each group. */
   function deformableShares(block, head, [row, column]) {
     const keys = block.reference.length;
-    const [queries, query] = [block.map[0] * block.map[1], row * block.map[1] + column];
+    const [rows, columns] = block.map.map((n) => Math.ceil(n / block.step)); // of the queries that are stored
+    const [queries, query] = [rows * columns, Math.floor(row / block.step) * columns + Math.floor(column / block.step)];
     const headsOfGroup = block.heads / block.groups;
     const shares = new Float64Array(block.groups * keys);
     for (let h = 0; h < block.heads; h++) {
       if (head !== "mean" && head !== h) continue;
       const first = Math.floor(h / headsOfGroup) * keys;
       for (let k = 0; k < keys; k++) {
-        const share = block.attention[(h * queries + query) * keys + k] / 65535;
+        const share = block.share(block.attention[(h * queries + query) * keys + k]);
         shares[first + k] += head === "mean" ? share / headsOfGroup : share;
       }
     }
@@ -137,7 +157,7 @@
     const shares = tokens.map((_, i) => {
       let sum = 0;
       for (let h = 0; h < block.heads; h++) {
-        if (head === "mean" || head === h) sum += block.attention[h * block.total + block.start[query] + i] / 65535;
+        if (head === "mean" || head === h) sum += block.share(block.attention[h * block.total + block.start[query] + i]);
       }
       return head === "mean" ? sum / block.heads : sum;
     });
@@ -158,32 +178,46 @@
 
   // --- the address -----------------------------------------------------------------------------------------------
 
-  const ADDRESS = { photo: "photo", block: "block", head: "head", window: "window", "window-head": "windowHead" };
+  const ADDRESS = { picture: "picture", block: "block", head: "head", window: "window", "window-head": "windowHead" };
+  const OLD_NAMES = { photo: "picture", at: "query" }; // of addresses that are still about
 
   /** Take from an address what it says; the rest stays. */
   function read(address) {
     const wishes = new URLSearchParams(address.replace(/^#/, ""));
+    for (const [old, name] of Object.entries(OLD_NAMES)) {
+      if (wishes.has(old) && !wishes.has(name)) wishes.set(name, wishes.get(old));
+    }
     for (const [name, field] of Object.entries(ADDRESS)) {
       if (wishes.get(name)) view[field] = wishes.get(name);
     }
-    if (!photographs.includes(view.photo)) view.photo = photographs[0];
-    const at = (wishes.get("at") ?? "").split(",").map(Number);
-    if (at.length === 2 && at.every(Number.isFinite)) view.at = at.map((share) => clamp(share, 0, 1));
-    if (wishes.has("show")) view.pixels = wishes.get("show") === "pixels";
-    return wishes;
+    if (!pictures.some(({ name }) => name === view.picture)) view.picture = pictures[0].name;
+    const at = (wishes.get("query") ?? "").split(",").map(Number);
+    if (at.length === 2 && at.every(Number.isFinite)) view.at = at.map((share) => clamp(share, 0, 0.9999));
+    if (wishes.has("offsets")) view.offsets = wishes.get("offsets") !== "off";
+    if (wishes.has("show")) {
+      view.pixels = wishes.get("show") === "pixels";
+      view.answer = wishes.get("show") === "answer";
+    }
   }
 
   function write() {
     const fields = Object.entries(ADDRESS).map(([name, field]) => `${name}=${view[field]}`);
-    fields.push(`at=${view.at.map((share) => +share.toFixed(3))}`, `show=${view.pixels ? "pixels" : "photo"}`);
+    fields.push(`query=${queryText()}`, `offsets=${view.offsets ? "on" : "off"}`);
+    const { task } = pictureNow();
+    if (task === "classifier" ? view.pixels : view.answer) fields.push(`show=${task === "classifier" ? "pixels" : "answer"}`);
+    else fields.push("show=picture");
     history.replaceState(history.state, "", `#${fields.join("&")}`);
   }
 
-  // --- a panel: a photograph that is moved over, its heads, its legend, what it says ---------------------------------
+  const pictureNow = () => pictures.find(({ name }) => name === view.picture);
+  const queryText = (separator = ",") => view.at.map((share) => +share.toFixed(3)).join(separator);
+
+  // --- a panel: a picture that is moved over, its heads, its legend, what it says --------------------------------------
 
   class Panel {
     constructor(name, title) {
       this.name = name;
+      this.title = title;
       this.code = html("code");
       this.facts = html("p.ex-facts");
       this.heads = html("fieldset.ex-heads");
@@ -192,13 +226,14 @@
       this.stage = html("div.ex-stage", {
         tabindex: 0,
         role: "application",
-        "aria-roledescription": "photograph with a query",
+        "aria-roledescription": "picture with a query",
         "aria-describedby": `ex-${name}-says`,
       }, this.image, this.drawing);
       this.legend = html("p.ex-legend", { "aria-hidden": "true" });
       this.says = html("p.ex-says", { id: `ex-${name}-says` });
       this.element = html(`section.ex-panel.ex-is-${name}`, {},
-        html("h2", {}, title, " ", this.code), this.facts, this.heads, this.legend, this.stage, this.says);
+        html("div.ex-heading", {}, html("h2", {}, title, " ", this.code), this.facts),
+        this.heads, this.stage, this.legend, this.says);
       this.listen();
     }
 
@@ -206,9 +241,15 @@
       return WIDTH * data.aspect;
     }
 
+    /** Height and width of a token in the units of the drawing. */
+    get cellSize() {
+      const { map, sides } = this.block;
+      return [(this.height * sides[0]) / map[0], (WIDTH * sides[1]) / map[1]];
+    }
+
     /** A query's cell as x, y, width and height. */
     box(cell) {
-      const [height, width] = [this.height / this.block.map[0], WIDTH / this.block.map[1]];
+      const [height, width] = this.cellSize;
       return { x: cell[1] * width, y: cell[0] * height, width, height };
     }
 
@@ -221,16 +262,31 @@
       this.stage.addEventListener("pointerdown", (event) => {
         if (event.button !== 0) return;
         pressed = [event.clientX, event.clientY];
+        pressed.time = event.timeStamp;
         this.stage.setPointerCapture(event.pointerId);
-        if (!held) moveQuery(place(event));
+        if (!held && event.pointerType === "mouse") moveQuery(place(event));
+      });
+      // A finger that swipes up or down scrolls the page, which cancels the pointer (touch-action: pan-y). One that taps,
+      // goes sideways first or rests a moment before it moves has the query, wherever it goes then.
+      this.stage.addEventListener("touchmove", (event) => {
+        if (pressed?.dragged && event.cancelable) event.preventDefault();
+      }, { passive: false });
+      this.stage.addEventListener("contextmenu", (event) => {
+        if (pressed && event.pointerType !== "mouse") event.preventDefault(); // the menu of a finger that rests
       });
       this.stage.addEventListener("pointermove", (event) => {
-        const far = pressed && Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > 4;
-        if (far) pressed.dragged = true;
-        if (pressed ? pressed.dragged || !held : event.pointerType === "mouse" && !held) moveQuery(place(event));
+        if (pressed && !pressed.dragged) {
+          const [x, y] = [Math.abs(event.clientX - pressed[0]), Math.abs(event.clientY - pressed[1])];
+          const rested = event.timeStamp - pressed.time > RESTS;
+          pressed.dragged = Math.hypot(x, y) > 4 && (event.pointerType === "mouse" || x > y || rested);
+        }
+        if (pressed?.dragged || (event.pointerType === "mouse" && !held)) moveQuery(place(event));
       });
       this.stage.addEventListener("pointerup", (event) => {
-        if (pressed && !pressed.dragged && event.pointerType === "mouse") hold(!held, place(event));
+        if (pressed && !pressed.dragged) {
+          if (event.pointerType === "mouse") hold(!held, place(event));
+          else moveQuery(place(event));
+        }
         pressed = null;
       });
       this.stage.addEventListener("pointercancel", () => (pressed = null));
@@ -239,8 +295,8 @@
         if (event.altKey || event.ctrlKey || event.metaKey) return;
         if (step) {
           const cell = cellOf(this.block, view.at).map((index, axis) =>
-            clamp(index + step[axis], 0, this.block.map[axis] - 1));
-          moveQuery(cell.map((index, axis) => (index + 0.5) / this.block.map[axis]));
+            clamp(index + step[axis], 0, visible(this.block)[axis] - 1));
+          moveQuery(middleOf(this.block, cell));
         } else if (event.key === "Escape") {
           hold(false);
         } else if (event.key === "Enter" || event.key === " ") {
@@ -252,14 +308,15 @@
       });
     }
 
-    /** A new photograph or block: everything but the strengths. */
+    /** A new picture or block: everything but the strengths. */
     build(block) {
       this.block = block;
-      this.image.src = new URL(view.pixels ? `${view.photo}-pixels.png` : `${view.photo}.jpg`, DATA).href;
+      const pixels = view.pixels && pictureNow().task === "classifier";
+      this.image.src = new URL(pixels ? `${view.picture}-pixels.png` : `${view.picture}.jpg`, DATA).href;
       this.stage.style.aspectRatio = `${1 / data.aspect}`;
-      this.stage.classList.toggle("ex-pixels", view.pixels);
+      this.stage.classList.toggle("ex-pixels", pixels);
       this.stage.setAttribute("aria-label",
-        `Photograph ${view.photo}, ${KINDS[block.kind].name}. The arrow keys move the query by one token, Enter holds it.`);
+        `${pictureNow().title}, ${KINDS[block.kind].name}. The arrow keys move the query by one token, Enter holds it.`);
       this.code.textContent = block.path;
       set(this.drawing, { viewBox: `0 0 ${WIDTH} ${this.height}` });
       this.marker = svg("g", { class: "ex-query" },
@@ -293,6 +350,7 @@
       this.element.dataset.block = this.block.path;
       this.element.dataset.head = head;
       this.element.dataset.map = this.block.map.join(",");
+      this.element.dataset.sides = this.block.sides.join(",");
       this.element.dataset.query = cell.join(",");
       for (const input of this.heads.querySelectorAll("input")) input.checked = input.value === String(head);
       const box = this.box(cell);
@@ -306,7 +364,7 @@
 
     /** Where the query is, in words. */
     where(cell) {
-      const [rows, columns] = this.block.map;
+      const [rows, columns] = visible(this.block);
       return `Query: row ${cell[0]}, column ${cell[1]} of ${rows} × ${columns} tokens. `;
     }
 
@@ -333,10 +391,14 @@
     shapes() {
       const { block } = this;
       const [rows, columns] = block.grid;
-      this.unitRadius = clamp(0.09 * Math.min(this.height / rows, WIDTH / columns), 3, 14); // of an even share
+      const dense = pictureNow().task !== "classifier"; // many points, of which a few get most
+      const spacing = Math.min(this.height / rows, WIDTH / columns);
+      this.unitRadius = dense ? 0.075 * spacing : clamp(0.09 * spacing, 3, 9); // of an even share
+      this.cross = dense ? 0.1 * spacing : 4;
       const onDrawing = ([y, x]) => [x * WIDTH, y * this.height];
       const references = block.reference.map(onDrawing);
-      const crosses = references.map(([x, y]) => `M${x - 4} ${y}h8M${x} ${y - 4}v8`).join("");
+      const arm = this.cross;
+      const crosses = references.map(([x, y]) => `M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`).join("");
       this.window = svg("path", { class: "ex-window" });
       this.windowHalo = svg("path", { class: "ex-window ex-halo" });
       this.arms = [];
@@ -344,9 +406,9 @@
         const [x, y] = onDrawing(point);
         const [fromX, fromY] = references[i % references.length];
         const color = this.groupColor(Math.floor(i / references.length));
-        const arm = svg("g", { class: "ex-arm" }, ...["ex-halo", "ex-line"].map((name) =>
-          svg("line", { class: name, x1: fromX, y1: fromY, x2: x, y2: y, stroke: color })));
-        this.arms.push(arm);
+        const lines = dense ? ["ex-line"] : ["ex-halo", "ex-line"];
+        this.arms.push(svg("g", { class: "ex-arm" }, ...lines.map((name) =>
+          svg("line", { class: name, x1: fromX, y1: fromY, x2: x, y2: y, stroke: color }))));
         return svg("circle", { class: "ex-disc", cx: x, cy: y, fill: color }, svg("title"));
       });
       return [
@@ -362,9 +424,10 @@
 
     grid() {
       const [rows, columns] = this.block.map;
+      const [height, width] = this.cellSize;
       let lines = "";
-      for (let i = 1; i < rows; i++) lines += `M0 ${(i * this.height) / rows}h${WIDTH}`;
-      for (let j = 1; j < columns; j++) lines += `M${(j * WIDTH) / columns} 0v${this.height}`;
+      for (let i = 1; i < rows; i++) lines += `M0 ${i * height}h${WIDTH}`;
+      for (let j = 1; j < columns; j++) lines += `M${j * width} 0v${this.height}`;
       return svg("path", { class: "ex-grid", d: lines });
     }
 
@@ -372,7 +435,9 @@
       super.build(block);
       this.facts.textContent =
         `${count(block.points.length, "point")}: ${block.grid.join(" × ")} in ${count(block.groups, "group")}, ` +
-        `${count(block.heads / block.groups, "head")} each`;
+        `${count(block.heads / block.groups, "head")} each` + (view.offsets ? "" : ", without offsets");
+      if (!this.answer) this.stage.insertBefore((this.answer = html("div.ex-answer")), this.drawing);
+      this.answer.replaceChildren(...answerShapes());
     }
 
     groupColor(group) {
@@ -389,6 +454,8 @@
       const shares = deformableShares(block, head, cell);
       const group = head === "mean" ? null : Math.floor(head / (block.heads / block.groups));
       const shown = (i) => group === null || Math.floor(i / keys) === group;
+      const compared = panels.window.block !== null; // there is a window beside it
+      const faint = !compared; // many points: only those that get more than an even share have bright lines
       let outside = 0;
       shares.forEach((share, i) => {
         const multiple = share * keys;
@@ -397,11 +464,12 @@
           "fill-opacity": 0.4 + 0.55 * strength(multiple),
         });
         this.arms[i].classList.toggle("ex-hidden", !shown(i));
+        this.arms[i].classList.toggle("ex-faint", faint && multiple < 1);
         this.discs[i].firstChild.textContent = `${percent(share)}, group ${Math.floor(i / keys)}, key ${i % keys}`;
-        if (!panels.window.sees(block.points[i])) outside += share;
+        if (compared && !panels.window.sees(block.points[i])) outside += share;
       });
       outside /= group === null ? block.groups : 1;
-      const outline = panels.window.outline(this.height);
+      const outline = compared ? panels.window.outline(this.height) : "";
       set(this.window, { d: outline });
       set(this.windowHalo, { d: outline });
 
@@ -411,8 +479,7 @@
         `The strongest of ${count(group === null ? shares.length : keys, "point")} gets `,
         html("strong", {}, percent(Math.max(...shares))),
         `${ofGroup}. `,
-        html("strong.ex-outside", {}, percent(outside)),
-        " goes to points outside the dashed window.",
+        ...(compared ? [html("strong.ex-outside", {}, percent(outside)), " goes to points outside the dashed window."] : []),
       );
       this.drawLegend(keys);
     }
@@ -425,15 +492,18 @@
           svg("circle", { cx: r + 1, cy: r + 1, r, class: "ex-disc ex-sample" }));
       };
       const { groups } = this.block;
+      const many = panels.window.block ? 4 : 16; // even shares of the second disc
       const dots = Array.from({ length: groups }, (_, group) =>
         svg("circle", { cx: 5 + 11 * group, cy: 6, r: 4.5, fill: this.groupColor(group) }));
       this.legend.replaceChildren(
         this.queryKey(),
         this.key(12, "ex-key-cross", "reference point", svg("path", { d: "M6 1v10M1 6h10" })),
         html("span", {}, disc(1), `even share of attention, ${percent(1 / keys)}`),
-        html("span", {}, disc(4), percent(Math.min(1, 4 / keys))),
+        html("span", {}, disc(many), percent(Math.min(1, many / keys))),
         this.key(11 * groups, "ex-key-groups", groups === 1 ? "one group" : `${groups} groups of channels`, ...dots),
-        this.key(26, "ex-key-window", "window, for comparison", svg("path", { d: "M0 6h26" })),
+        ...(panels.window.block
+          ? [this.key(26, "ex-key-window", "window, for comparison", svg("path", { d: "M0 6h26" }))]
+          : []),
       );
     }
   }
@@ -442,6 +512,7 @@
 
   class WindowPanel extends Panel {
     headField = "windowHead";
+    block = null; // as long as there is no local block to show
 
     shapes() {
       const [rows, columns] = this.block.map;
@@ -554,24 +625,43 @@
 
   // --- the rest of the page --------------------------------------------------------------------------------------------
 
-  const photos = html("fieldset.ex-photos", {}, html("legend", {}, "Photograph"));
+  const chooser = html("fieldset.ex-pictures", {}, html("legend", {}, "Picture"));
   const network = html("div.ex-network");
+  const switches = html("div.ex-switches", { role: "group", "aria-label": "What is shown" });
   const answers = html("div.ex-answers");
   const status = html("p.ex-status", { role: "status" });
   const holding = html("p.ex-holding", {}, "");
   const command = document.querySelector(".ex-command code");
 
-  function buildPhotos() {
+  function buildPictures() {
     const thumbnails = html("div.ex-thumbnails");
-    for (const name of photographs) {
-      const input = html("input", { type: "radio", name: "ex-photo", value: name });
-      input.addEventListener("change", () => choose({ photo: name }));
-      thumbnails.append(html("label.ex-thumbnail", {},
-        input, html("img", { src: new URL(`${name}.jpg`, DATA).href, alt: "" }), html("span", {}, name)));
+    for (const { name, title, task } of pictures) {
+      const input = html("input", { type: "radio", name: "ex-picture", value: name });
+      input.addEventListener("change", () => choose({ picture: name }));
+      thumbnails.append(html("label.ex-thumbnail", { title: `${title}: a ${task} looks at it` },
+        input, html("img", { src: new URL(`${name}.jpg`, DATA).href, alt: "" }), html("span", {}, title)));
     }
-    const box = html("input", { type: "checkbox", id: "ex-pixels" });
-    box.addEventListener("change", () => choose({ pixels: box.checked }));
-    photos.append(thumbnails, html("label.ex-box", {}, box, html("span")));
+    chooser.append(thumbnails);
+    for (const field of ["offsets", "pixels", "answer"]) {
+      const box = html("input", { type: "checkbox", id: `ex-${field}` });
+      box.addEventListener("change", () => choose({ [field]: box.checked }));
+      switches.append(html("label.ex-box", {}, box, html("span")));
+    }
+  }
+
+  function buildSwitches() {
+    const { task } = pictureNow();
+    const texts = {
+      offsets: "offsets: points may move",
+      pixels: task === "classifier" ? `as the model sees it, ${data.pixels.join(" × ")} pixels` : null,
+      answer: { detector: "the boxes it found", segmentor: "the classes it found" }[task] ?? null,
+    };
+    for (const [field, text] of Object.entries(texts)) {
+      const box = switches.querySelector(`#ex-${field}`);
+      box.checked = view[field];
+      box.parentElement.hidden = text === null;
+      box.nextSibling.textContent = text ?? "";
+    }
   }
 
   /** The stages and their blocks; a block is a button for the panel that can show it. */
@@ -583,10 +673,11 @@
         const path = `stages.${i}.blocks.${j}`;
         const field = kind === "deformable" ? "block" : "window";
         const input = html("input", { type: "radio", name: `ex-${field}`, value: path });
-        input.checked = view[field] === path;
+        input.disabled = !(path in data.blocks);
+        input.checked = view[field] === path && !input.disabled;
         input.addEventListener("change", () => choose({ [field]: path }));
         return html(`label.ex-block.ex-is-${field === "block" ? "deformable" : "window"}`,
-          { title: `${path}: ${KINDS[kind].name}` },
+          { title: `${path}: ${KINDS[kind].name}${input.disabled ? ", not shown for large pictures" : ""}` },
           input, html("span", { "aria-hidden": "true" }, KINDS[kind].letter),
           html("span.ex-unseen", {}, `${path}, ${KINDS[kind].name}`));
       });
@@ -601,13 +692,50 @@
       html("p.ex-letters", { "aria-hidden": "true" }, ...letters));
   }
 
+  /** What the model says; an object that a detector found is a button that makes the query of its middle. */
   function buildAnswers() {
-    const rows = data.answers.map(([label, probability]) => {
+    const entries = answersToList().map(({ label, share, color, box }) => {
       const bar = html("span.ex-probability");
-      bar.style.setProperty("--ex-share", probability);
-      return html("li", {}, html("span", {}, label), bar, html("span", {}, percent(probability)));
+      bar.style.setProperty("--ex-share", share);
+      if (color) bar.style.setProperty("--ex-color", rgb(color));
+      const name = box ? html("button", { type: "button", title: "the query moves to its middle" }, label) : html("span", {}, label);
+      if (box) {
+        name.addEventListener("click", () => {
+          hold(true, [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]);
+          panels.deformable.stage.focus({ preventScroll: true });
+        });
+      }
+      return html("li", {}, name, bar, html("span", {}, percent(share)));
     });
-    answers.replaceChildren(html("p.ex-title", {}, "The model’s answer"), html("ol", {}, ...rows));
+    const what = { detector: `${run.answers.length} objects found`, segmentor: "Largest classes" };
+    const title = (what[pictureNow().task] ?? "The model’s answer") + (view.offsets ? "" : ", without offsets");
+    answers.replaceChildren(html("p.ex-title", {}, title), html("ol", {}, ...entries));
+  }
+
+  /** Of a detector's objects the best of each class, then others; of the rest all. */
+  function answersToList() {
+    if (pictureNow().task !== "detector") return run.answers;
+    const isFirst = (answer, i) => run.answers.findIndex(({ label }) => label === answer.label) === i;
+    const first = run.answers.filter(isFirst);
+    return [...first, ...run.answers.filter((answer, i) => !isFirst(answer, i))].slice(0, OBJECTS);
+  }
+
+  /** What lies over a picture where the reader wants to see the answer. */
+  function answerShapes() {
+    const { task } = pictureNow();
+    if (!view.answer) return [];
+    if (task === "segmentor") {
+      const name = `${view.picture}${view.offsets ? "" : "-regular"}-classes.png`;
+      return [html("img.ex-classes", { src: new URL(name, DATA).href, alt: "" })];
+    }
+    if (task !== "detector") return [];
+    return run.answers.map(({ label, color, box: [top, left, bottom, right] }) => {
+      const shape = html("span.ex-object", { title: label });
+      const edges = { top, left, height: bottom - top, width: right - left };
+      for (const [edge, share] of Object.entries(edges)) shape.style[edge] = `${100 * share}%`;
+      shape.style.borderColor = rgb(color);
+      return shape;
+    });
   }
 
   function hold(on, at = view.at) {
@@ -615,7 +743,7 @@
     root.classList.toggle("ex-held", held);
     root.dataset.held = held;
     holding.textContent = held
-      ? "The query is held. Click the photograph again, or press Esc, to let it go."
+      ? "The query is held. Click the picture again, or press Esc, to let it go."
       : "Click to hold the query where it is.";
     moveQuery(at);
   }
@@ -628,25 +756,35 @@
   /** Change what is shown. */
   async function choose(changes) {
     Object.assign(view, changes);
-    const wanted = view.photo;
-    const loaded = await load(wanted);
-    if (view.photo !== wanted) return; // the reader has gone on
+    const wish = () => `${view.picture} ${view.offsets}`;
+    const wanted = wish();
+    const both = [load(view.picture), view.offsets ? null : load(`${view.picture}-regular`)];
+    const [loaded, regular] = await Promise.all(both);
+    if (wish() !== wanted) return; // the reader has gone on
     data = loaded;
-    const [block, window] = [findBlock(view.block, true), findBlock(view.window, false)];
-    view.block = block.path;
-    view.window = window.path;
+    run = regular ?? loaded;
+    view.block = findBlock(view.block, true).path;
+    const block = run.blocks[view.block];
+    const window = findBlock(view.window, false); // none for large pictures
     view.head = findHead(view.head, block);
-    view.windowHead = findHead(view.windowHead, window);
-    photos.querySelector(`[value="${view.photo}"]`).checked = true;
-    photos.querySelector("#ex-pixels").checked = view.pixels;
-    photos.querySelector(".ex-box span").textContent = `as the model sees it, ${data.pixels.join(" × ")} pixels`;
+    if (window) {
+      view.window = window.path;
+      view.windowHead = findHead(view.windowHead, window);
+    }
+    chooser.querySelector(`[value="${view.picture}"]`).checked = true;
+    buildSwitches();
     if (root.dataset.model !== data.model) buildNetwork();
     for (const input of network.querySelectorAll("input")) {
-      input.checked = input.value === view.block || input.value === view.window;
+      input.checked = !input.disabled && (input.value === view.block || input.value === view.window);
     }
     buildAnswers();
-    if (changed("deformable", [view.photo, view.pixels, view.block])) panels.deformable.build(block);
-    if (changed("window", [view.photo, view.pixels, view.window])) panels.window.build(window);
+    root.classList.toggle("ex-large", !window);
+    root.style.setProperty("--ex-aspect", data.aspect);
+    panels.window.element.hidden = !window;
+    if (!window) panels.window.block = null;
+    if (changed("window", [view.picture, view.pixels, window?.path]) && window) panels.window.build(window);
+    const what = [view.picture, view.pixels, view.answer, view.offsets, view.block];
+    if (changed("deformable", what)) panels.deformable.build(block);
     root.dataset.model = data.model;
     update();
     root.dataset.ready = "true";
@@ -662,21 +800,25 @@
   }
 
   function update() {
-    for (const panel of Object.values(panels)) panel.draw();
+    const drawn = Object.values(panels).filter(({ block }) => block);
+    for (const panel of drawn) panel.draw();
     Object.assign(root.dataset, {
-      photo: view.photo,
+      picture: view.picture,
       block: view.block,
       head: view.head,
       window: view.window,
       windowHead: view.windowHead,
-      query: view.at.map((share) => +share.toFixed(3)).join(","),
+      offsets: view.offsets ? "on" : "off",
+      query: queryText(),
     });
-    command.textContent = `minidat visualize examples/images/${view.photo}.jpg --block ${view.block}` +
-      (view.head === "mean" ? "" : ` --head ${view.head}`) + ` --query ${view.at.map((share) => +share.toFixed(3)).join(" ")}`;
+    const { task, weights } = pictureNow();
+    command.textContent = `minidat visualize examples/images/${view.picture}.jpg --block ${view.block}` +
+      (task === "classifier" ? "" : ` --weights weights/${weights}.npz`) +
+      (view.head === "mean" ? "" : ` --head ${view.head}`) + ` --query ${queryText(" ")}`;
     clearTimeout(update.later);
     update.later = setTimeout(() => {
       write();
-      status.textContent = `Deformable attention. ${panels.deformable.says.textContent} Window attention. ${panels.window.says.textContent}`;
+      status.textContent = drawn.map(({ title, says }) => `${title}. ${says.textContent}`).join(" ");
     }, 300);
   }
 
@@ -700,9 +842,9 @@
   function start() {
     root.querySelector(".ex-wait").remove();
     const guide = root.querySelector(".ex-try");
-    buildPhotos();
+    buildPictures();
     root.prepend(
-      html("div.ex-top", {}, photos, network),
+      html("div.ex-top", {}, chooser, network, switches),
       html("div.ex-panels", {}, panels.deformable.element, panels.window.element, html("div.ex-side", {}, answers, guide)),
       status);
     guide.append(holding);
