@@ -65,17 +65,16 @@ class CascadeMaskRCNN(TwoStageDetector):
         images = np.repeat(np.arange(len(proposals)), [len(boxes) for boxes in proposals])
         all_logits = []
         for stage in self.stages:
-            (logits, deltas), _ = stage.forward_boxes(levels, np.concatenate(proposals), images, context)
+            boxes = np.concatenate(proposals)
+            (logits, deltas), _ = stage.forward_boxes(levels, boxes, images, context)
             all_logits.append(logits)
-            moved = [
-                stage.move(boxes[:, None], deltas[images == i], sizes[i])  # (n, num_classes, 4)
-                for i, boxes in enumerate(proposals)
-            ]
-            best = _foreground(logits)
-            proposals = [boxes[np.arange(len(boxes)), best[images == i]] for i, boxes in enumerate(moved)]
+            moved = []
+            for i, own in enumerate(proposals):  # of an image, moved for each class
+                moved.append(stage.move(own[:, None], deltas[images == i], sizes[i]))
+            proposals = [_likeliest(m, logits[images == i]) for i, m in enumerate(moved)]
         probabilities, _ = ops.softmax(np.mean(all_logits, axis=0))
-        for i, boxes in enumerate(moved):
-            yield probabilities[images == i, :-1], boxes
+        for i, own in enumerate(moved):
+            yield probabilities[images == i, :-1], own
 
     def mask_probabilities(
         self,
@@ -87,6 +86,11 @@ class CascadeMaskRCNN(TwoStageDetector):
     ) -> np.ndarray:
         masks = [stage.mask_probabilities(levels, boxes, images, labels, context) for stage in self.stages]
         return np.mean(masks, axis=0)
+
+
+def _likeliest(boxes: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Each region's box for its most probable class, (n, 4), from boxes (n, num_classes, 4)."""
+    return boxes[np.arange(len(boxes)), _foreground(logits)]
 
 
 def _foreground(logits: np.ndarray) -> np.ndarray:

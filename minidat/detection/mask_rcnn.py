@@ -44,10 +44,12 @@ class MaskRCNN(TwoStageDetector):
         self, levels: Maps, proposals: Sequence[np.ndarray], sizes: Sizes, context: Context
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         images = np.repeat(np.arange(len(proposals)), [len(boxes) for boxes in proposals])
-        (logits, deltas), _ = self.regions.forward_boxes(levels, np.concatenate(proposals), images, context)
+        boxes = np.concatenate(proposals)
+        (logits, deltas), _ = self.regions.forward_boxes(levels, boxes, images, context)
         probabilities, _ = ops.softmax(logits)
-        for i, boxes in enumerate(proposals):
-            yield probabilities[images == i, :-1], self.regions.move(boxes[:, None], deltas[images == i], sizes[i])
+        for i, own in enumerate(proposals):
+            moved = self.regions.move(own[:, None], deltas[images == i], sizes[i])
+            yield probabilities[images == i, :-1], moved  # (n, num_classes), (..., 4)
 
     def mask_probabilities(
         self,

@@ -17,9 +17,9 @@ def paste_mask(mask: np.ndarray, *, box: np.ndarray, size: tuple[int, int]) -> n
     Raises ShapeError for another number of axes. Source: Mask R-CNN, section 3.1, as mmdetection's FCNMaskHead does it.
     """
     check(mask.ndim == 2, "paste_mask", "shape of mask", mask.shape, "(h, w)")
-    x1, y1, x2, y2 = box
-    along_y = _interpolation(float(y1), float(y2), mask.shape[0], size[0]).astype(mask.dtype)
-    along_x = _interpolation(float(x1), float(x2), mask.shape[1], size[1]).astype(mask.dtype)
+    x1, y1, x2, y2 = box.tolist()
+    along_y = _interpolation(y1, y2, mask.shape[0], size[0]).astype(mask.dtype)
+    along_x = _interpolation(x1, x2, mask.shape[1], size[1]).astype(mask.dtype)
     return along_y @ mask @ along_x.T
 
 

@@ -26,13 +26,12 @@ def roi_align(
     Source: Mask R-CNN (arXiv 1703.06870), section 3; torchvision.ops.roi_align(aligned=True, sampling_ratio=0).
     """
     check(x.ndim == 4, "roi_align", "shape of x", x.shape, "(B, H, W, C)")
-    check(boxes.ndim == 2 and boxes.shape[1] == 4, "roi_align", "shape of boxes", boxes.shape, "(n, 4)")
-    in_batch = images.shape == (len(boxes),) and bool(np.all((images >= 0) & (images < len(x))))
-    check(in_batch, "roi_align", "images", images, f"{len(boxes)} numbers below {len(x)}")
-    x1, y1, x2, y2 = (boxes * scale - 0.5).T  # "aligned": the first pixel's center, 0.5, is coordinate 0
-    along_y = [bin_weights(*ends, size, x.shape[1]).astype(x.dtype) for ends in zip(y1, y2, strict=True)]
-    along_x = [bin_weights(*ends, size, x.shape[2]).astype(x.dtype) for ends in zip(x1, x2, strict=True)]
-    output = np.empty((len(boxes), size, size, x.shape[3]), x.dtype)
+    _check_boxes(boxes, images, len(x))
+    _, height, width, channels = x.shape
+    on_map = boxes * scale - 0.5  # "aligned": the first pixel's center, 0.5, becomes 0
+    along_y = [bin_weights(y, size, height).astype(x.dtype) for y in on_map[:, 1::2]]
+    along_x = [bin_weights(x_, size, width).astype(x.dtype) for x_ in on_map[:, 0::2]]
+    output = np.empty((len(boxes), size, size, channels), x.dtype)
     for n, image in enumerate(images):
         rows = np.tensordot(along_y[n], x[image], axes=1)  # (size, W, C)
         output[n] = along_x[n] @ rows
@@ -47,14 +46,24 @@ def roi_align(
     return output, backward
 
 
-def bin_weights(start: float, stop: float, bins: int, length: int) -> np.ndarray:
+def bin_weights(ends: np.ndarray, bins: int, length: int) -> np.ndarray:
     """How much each of `length` pixels counts in the mean of each bin's samples, on one axis: (bins, length).
 
-    A sample up to one pixel beyond the border takes the border's value; farther away it counts as zero.
+    ends: (2,), where the first bin begins and the last one ends. A sample up to one pixel beyond the border takes the
+    border's value; farther away it counts as zero.
     """
+    start, stop = ends
     bin_size = (stop - start) / bins
-    samples = int(np.ceil(np.float32(bin_size)))  # a bin; rounded to float32 first, as the authors' code does
-    places = start + bin_size * (np.arange(bins)[:, None] + (np.arange(samples) + 0.5) / samples)  # (bins, samples)
+    samples = int(np.ceil(np.float32(bin_size)))  # of a bin; float32 as the authors
+    within = (np.arange(samples) + 0.5) / samples  # a bin, which goes from 0 to 1
+    places = start + bin_size * (np.arange(bins)[:, None] + within)  # (bins, samples)
     counts = (places >= -1) & (places <= length)
-    hats = np.maximum(0, 1 - np.abs(places.clip(0, length - 1)[..., None] - np.arange(length)))
-    return (hats * counts[..., None]).sum(axis=1) / max(samples, 1)
+    distances = np.abs(places.clip(0, length - 1)[..., None] - np.arange(length))
+    hats = np.maximum(0, 1 - distances) * counts[..., None]  # (bins, samples, length)
+    return hats.sum(axis=1) / max(samples, 1)
+
+
+def _check_boxes(boxes: np.ndarray, images: np.ndarray, batch: int) -> None:
+    check(boxes.ndim == 2 and boxes.shape[1] == 4, "roi_align", "shape of boxes", boxes.shape, "(n, 4)")
+    in_batch = images.shape == (len(boxes),) and bool(np.all((images >= 0) & (images < batch)))
+    check(in_batch, "roi_align", "images", images, f"{len(boxes)} numbers below {batch}")
