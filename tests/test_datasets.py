@@ -20,7 +20,7 @@ from PIL import Image
 
 from minidat.data import datasets, image
 from minidat.data.cifar10 import BATCHES
-from minidat.data.datasets import ArrayDataset, split_validation
+from minidat.data.datasets import ArrayDataset, split_dataset, split_validation
 from minidat.data.image import load_image, load_images, preprocess, preprocess_batch
 from minidat.data.image_folder import ImageFolder
 from minidat.data.labels import cifar10_labels
@@ -441,6 +441,31 @@ def test_array_dataset():
     images, labels = dataset.load_all((3, 4))
     assert images.shape == (2, 3, 4, 3)
     assert labels.tolist() == [1, 0]
+
+
+def test_a_data_set_is_read_into_memory(make):
+    dataset = open_dataset(make(PETS)).in_memory((5, 4))
+    assert isinstance(dataset, ArrayDataset)
+    assert dataset.classes == ("cat", "dog", "eel")
+    assert dataset.images.shape == (5, 5, 4, 3)
+    assert dataset.labels.tolist() == [0, 0, 1, 1, 2]
+    part = dataset.subset([3, 0])
+    assert part.labels.tolist() == [1, 0]
+    assert np.array_equal(part.images, dataset.images[[3, 0]])
+    assert (part.classes, part.name) == (dataset.classes, dataset.name)
+    assert len(dataset.subset([])) == 0
+
+
+def test_a_part_is_set_apart():
+    images = np.arange(12, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 2, 2, 3), np.uint8)
+    dataset = ArrayDataset(images, np.arange(12) % 3, ["a", "b", "c"])
+    training, validation = split_dataset(dataset, fraction=0.5, seed=1)
+    assert np.bincount(validation.labels).tolist() == [2, 2, 2]  # from each class its share
+    expected = split_validation(dataset.labels, fraction=0.5, seed=1)
+    for part, indices in zip((training, validation), expected, strict=True):
+        assert part.images[:, 0, 0, 0].tolist() == indices.tolist()
+    with pytest.raises(ConfigError, match="validation"):
+        split_dataset(dataset, count=12)
 
 
 @pytest.mark.parametrize(

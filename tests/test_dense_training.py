@@ -14,7 +14,7 @@ import minidat
 from minidat.catalog import config_to_dict
 from minidat.checkpoints import load_npz, save_npz
 from minidat.commands import main
-from minidat.data import DetectionDataset, SegmentationDataset
+from minidat.data import DetectionDataset, SegmentationDataset, split_dataset
 from minidat.data.box_augmentation import BoxAugmentation
 from minidat.data.label_augmentation import LabelAugmentation
 from minidat.errors import ConfigError
@@ -63,6 +63,14 @@ def material(kind: str, boxes: Path, surfaces: Path) -> tuple[Any, Any, Any, Rec
         return UPERNET, *(SegmentationDataset(surfaces, split) for split in ("train", "val")), SEGMENTATION
     config = small_retinanet() if kind == "retinanet" else small_mask_rcnn()
     return config, *(DetectionDataset(boxes, split) for split in ("train", "val")), DETECTION
+
+
+def test_a_part_of_a_dense_data_set_is_set_apart(boxes, surfaces):
+    for dataset in (DetectionDataset(boxes, "train"), SegmentationDataset(surfaces, "train")):
+        training, validation = split_dataset(dataset, count=3, seed=2)
+        assert (len(training), len(validation)) == (5, 3)
+        assert sorted(training.pictures + validation.pictures) == sorted(dataset.pictures)
+        assert np.array_equal(validation.load(0)[0], dataset.load(dataset.pictures.index(validation.pictures[0]))[0])
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

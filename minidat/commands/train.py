@@ -84,29 +84,21 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _labelled(arguments: argparse.Namespace, config: Any, recipe: Recipe) -> tuple[Any, Any]:
     """Pictures with a label each, for training and for validation, in memory."""
-    from ..data.datasets import ArrayDataset, split_validation
+    from ..data.datasets import split_dataset
     from ..data.opening import open_dataset
 
     dataset = open_dataset(arguments.data, arguments.split, default_split="train")
     other = None if arguments.validation_split is None else open_dataset(arguments.data, arguments.validation_split)
     with skipping(arguments) as on_error, progress_bar("images read") as progress:
-        images, labels = dataset.load_all(config.image_size, progress=progress, on_error=on_error)
+        pictures = dataset.in_memory(config.image_size, progress=progress, on_error=on_error)
         if other is not None:
-            return ArrayDataset(images, labels, dataset.classes, name=dataset.name), ArrayDataset(
-                *other.load_all(config.image_size, on_error=on_error), other.classes, name=other.name
-            )
-    kept, held_out = split_validation(labels, fraction=arguments.validation, seed=recipe.seed)
-    training, validation = (
-        ArrayDataset(images[part], labels[part], dataset.classes, name=dataset.name) for part in (kept, held_out)
-    )
-    return training, validation
+            return pictures, other.in_memory(config.image_size, on_error=on_error)
+    return split_dataset(pictures, fraction=arguments.validation, seed=recipe.seed)
 
 
 def _dense(arguments: argparse.Namespace, config: Any, recipe: Recipe) -> tuple[Any, Any]:
     """Pictures with boxes or label maps, for training and for validation, which stay in their files."""
-    import numpy as np
-
-    from ..data.datasets import split_validation
+    from ..data.datasets import split_dataset
 
     dataset = open_dense_dataset(arguments, config, arguments.split, "train")
     part = arguments.validation_split
@@ -117,9 +109,7 @@ def _dense(arguments: argparse.Namespace, config: Any, recipe: Recipe) -> tuple[
             other = None if other is None else readable(other, on_error, progress)
     if other is not None:
         return dataset, other
-    alike = np.zeros(len(dataset), np.int64)  # no picture belongs to one class
-    kept, held_out = split_validation(alike, fraction=arguments.validation, seed=recipe.seed)
-    return dataset.subset(kept.tolist()), dataset.subset(held_out.tolist())
+    return split_dataset(dataset, fraction=arguments.validation, seed=recipe.seed)
 
 
 def _model(arguments: argparse.Namespace) -> tuple[Any, Any]:

@@ -2,7 +2,7 @@
 
 from .augmentation import Augmentation
 from .box_augmentation import BoxAugmentation
-from .datasets import ArrayDataset, Dataset, split_validation
+from .datasets import ArrayDataset, Dataset, split_dataset, split_validation
 from .dense_preprocessing import pad_batch, preprocess_detection, preprocess_segmentation
 from .detection_dataset import DetectionDataset
 from .image import example_image, load_image, preprocess, preprocess_batch, seen_part
@@ -42,5 +42,6 @@ __all__ = [
     "preprocess_segmentation",
     "seen_part",
     "segmentation_to_mask",
+    "split_dataset",
     "split_validation",
 ]

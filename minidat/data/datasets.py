@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -99,6 +100,17 @@ class Dataset(ABC):
             )
         return images[: len(kept)], labels
 
+    def in_memory(
+        self,
+        size: tuple[int, int] | None = None,
+        *,
+        progress: Progress | None = None,
+        on_error: Callable[[ImageError], None] | None = None,
+    ) -> ArrayDataset:
+        """All pictures as an ArrayDataset, which training takes; see `load_all`."""
+        images, labels = self.load_all(size, progress=progress, on_error=on_error)
+        return ArrayDataset(images, labels, self.classes, name=self.name)
+
 
 def unreadable(dataset: Dataset, errors: Sequence[ImageError]) -> DatasetError:
     """One error for all pictures of a data set that cannot be read: how many they are, and what is wrong with some."""
@@ -140,6 +152,11 @@ class ArrayDataset(Dataset):
         images = [self.images[index] for index in indices]
         return [image if size is None else resize_image(image, size) for image in images]
 
+    def subset(self, indices: Sequence[int]) -> ArrayDataset:
+        """A data set of the pictures of these indices alone, in this order."""
+        chosen = np.asarray(indices, np.intp)
+        return ArrayDataset(self.images[chosen], self.labels[chosen], self.classes, name=self.name)
+
 
 def split_validation(
     labels: np.ndarray, *, count: int | None = None, fraction: float | None = None, seed: int = 0
@@ -175,6 +192,19 @@ def split_validation(
     chosen = [rng.permutation(np.flatnonzero(labels == label))[:n] for label, n in zip(classes, taken, strict=True)]
     validation = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(total), validation), validation
+
+
+def split_dataset(
+    dataset: Any, *, count: int | None = None, fraction: float | None = None, seed: int = 0
+) -> tuple[Any, Any]:
+    """Set a part of an ArrayDataset, a DetectionDataset or a SegmentationDataset apart: (training, validation).
+
+    See `split_validation`; where pictures have no label, all are of one class. Raises ConfigError as it does.
+    """
+    labels = getattr(dataset, "labels", None)
+    alike = np.zeros(len(dataset), np.int64) if labels is None else labels
+    kept, held_out = split_validation(alike, count=count, fraction=fraction, seed=seed)
+    return dataset.subset(kept.tolist()), dataset.subset(held_out.tolist())
 
 
 def _size(image: np.ndarray) -> str:

@@ -130,7 +130,7 @@ class ModelConfig:
         blocks = sum(len(stage.blocks) for stage in self.stages)
         check(blocks <= MAX_BLOCKS, self.name, "blocks", blocks, f"at most {MAX_BLOCKS} in all stages")
         for i, stage in enumerate(self.stages):
-            _check_stage(stage, f"{self.name}: stages[{i}]")
+            check_stage(stage, f"{self.name}: stages[{i}]")
 
     def map_size(self, stage: int, image_size: tuple[int, int] | None = None) -> tuple[int, int]:
         """(H, W) of the feature map of stage 0..3 for an image of `image_size` (default: the model's own)."""
@@ -225,7 +225,8 @@ def check_factor(where: str, field: str, found: float | None) -> None:
     check(found is None or 0 <= found <= MAX_FACTOR, where, field, found, f"None or 0 to {MAX_FACTOR:g}")
 
 
-def _check_stage(stage: StageConfig, where: str) -> None:
+def check_stage(stage: StageConfig, where: str) -> None:
+    """Raise ConfigError, naming the field, for a stage that cannot be built."""
     check_size(where, "dim", stage.dim, MAX_DIM)
     check_size(where, "heads", stage.heads, stage.dim)
     check(

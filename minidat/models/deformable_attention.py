@@ -14,7 +14,7 @@ from .. import ops
 from ..errors import ShapeError
 from ..nn import AttentionRecord, Backward, Context, Conv2d, LayerNorm, Linear, Module, Parameter, depthwise_conv
 from ..nn.initializers import truncated_normal
-from .config import DeformableConfig
+from .config import DEFORMABLE, DeformableConfig, StageConfig, as_image_size, check_dtype, check_image_size, check_stage
 
 
 class DeformableAttention(Module):
@@ -52,6 +52,34 @@ class DeformableAttention(Module):
             self.position_conv = depthwise_conv(dim)
         elif config.position_encoding == "log_mlp":
             self.position_mlp = PositionMLP(heads // config.groups)
+
+    @classmethod
+    def create(
+        cls,
+        dim: int,
+        heads: int,
+        map_size: int | tuple[int, int],
+        *,
+        groups: int = 1,
+        kernel: int = 5,
+        stride: int = 1,
+        dtype: Any = np.float32,
+        seed: int = 0,
+        **settings: Any,
+    ) -> DeformableAttention:
+        """A layer of its own with fresh random weights, for a network that is not one of ours.
+
+        dim: channels; map_size: (H, W) of the maps it is made for, or one side of a square; other sizes do too (but see
+        above); groups, kernel, stride, settings: fields of DeformableConfig; dtype: float32 or float64; the same seed
+        draws the same weights. Raises ConfigError for a layer that cannot be built.
+        """
+        config = DeformableConfig(groups, kernel, stride, **settings)
+        check_stage(StageConfig(dim, heads, (DEFORMABLE,), deformable=config), cls.__name__)
+        table_size = as_image_size(map_size)
+        check_image_size(cls.__name__, "map_size", table_size)
+        layer = cls(dim, heads, config, table_size)
+        layer.initialize(np.random.default_rng(seed), check_dtype(dtype))
+        return layer
 
     def sample_grid(self, map_size: tuple[int, int]) -> tuple[int, int]:
         """(Hk, Wk): the sampling points on a map, which are what the offset convolution leaves, or the pooling."""

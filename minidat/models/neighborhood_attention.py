@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .. import ops
 from ..nn import Backward, Context, Linear, LocalAttentionRecord, Module, Parameter
 from ..nn.initializers import truncated_normal
+from .config import NEIGHBORHOOD, StageConfig, check_dtype, check_stage
 
 
 class NeighborhoodAttention(Module):
@@ -22,6 +25,20 @@ class NeighborhoodAttention(Module):
         self.projection = Linear(dim, dim)
         self.relative_position_bias_table = Parameter((heads, 2 * kernel - 1, 2 * kernel - 1), truncated_normal(0.01))
         self.heads, self.kernel = heads, kernel
+
+    @classmethod
+    def create(
+        cls, dim: int, heads: int, kernel: int = 7, *, dtype: Any = np.float32, seed: int = 0
+    ) -> NeighborhoodAttention:
+        """A layer of its own with fresh random weights, for a network that is not one of ours.
+
+        dim: channels; kernel: side of the neighborhoods, odd; dtype: float32 or float64; the same seed draws the same
+        weights. Raises ConfigError for a layer that cannot be built.
+        """
+        check_stage(StageConfig(dim, heads, (NEIGHBORHOOD,), neighborhood=kernel), cls.__name__)
+        layer = cls(dim, heads, kernel)
+        layer.initialize(np.random.default_rng(seed), check_dtype(dtype))
+        return layer
 
     def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
         batch, height, width, dim = x.shape
