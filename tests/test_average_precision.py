@@ -254,7 +254,7 @@ def test_the_table():
     truth["categories"][0]["name"] = "cat\n" + "o" * 40
     table = format_detection_metrics(evaluate_detections(truth, [detection([0, 0, 40, 40])])).split("\n")
     assert table == [
-        "2 images, 2 annotations, 1 detections (boxes)",
+        "2 images, 2 annotations, 1 detection (boxes)",
         "AP 50.5   AP50 50.5   AP75 50.5   small -   medium 50.5   large -",
         "AR 50.0   with 1 50.0   with 10 50.0   small -   medium 50.0   large -",
         "",

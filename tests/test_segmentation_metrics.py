@@ -84,7 +84,7 @@ def test_figures_by_hand():
     np.testing.assert_array_equal(metrics.class_accuracy, [1 / 2, 1 / 2, np.nan, np.nan])
     assert metrics.pixel_accuracy == 0.5
     assert format_segmentation_metrics(metrics).split("\n") == [
-        "2 images, 4 labelled pixels",
+        "2 images, 4 labeled pixels",
         "mIoU 27.78   mAcc 50.00   aAcc 50.00",
         "",
         "class    IoU  accuracy  share of pixels",
@@ -98,7 +98,7 @@ def test_nothing_counted():
     metrics = SegmentationMetrics(NAMES)
     metrics.update(np.zeros((2, 2), np.uint8), np.full((2, 2), 255, np.uint8))
     assert np.isnan(list(metrics.as_dict().values())).all()
-    assert format_segmentation_metrics(metrics).startswith("1 images, 0 labelled pixels\nmIoU -   mAcc -   aAcc -\n")
+    assert format_segmentation_metrics(metrics).startswith("1 image, 0 labeled pixels\nmIoU -   mAcc -   aAcc -\n")
 
 
 MAP = np.zeros((2, 3), np.uint8)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..data.masks import Runs, check_mask_size, paired_mask_ious
 from ..errors import ConfigError, DatasetError, printable
-from .tables import shortened
+from .tables import counted, shortened
 
 IOU_TYPES = ("bbox", "segm")
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # T
@@ -150,7 +150,8 @@ def format_detection_metrics(metrics: DetectionMetrics) -> str:
     """A table for a terminal: the twelve figures in percent, then a line for each class with annotations."""
     kind = "boxes" if metrics.iou_type == "bbox" else "masks"
     lines = [
-        f"{metrics.images:,} images, {metrics.annotations:,} annotations, {metrics.detections:,} detections ({kind})",
+        f"{counted(metrics.images, 'image')}, {counted(metrics.annotations, 'annotation')}, "
+        f"{counted(metrics.detections, 'detection')} ({kind})",
         f"AP {_percent(metrics.ap)}   AP50 {_percent(metrics.ap50)}   AP75 {_percent(metrics.ap75)}   "
         f"small {_percent(metrics.ap_small)}   medium {_percent(metrics.ap_medium)}   "
         f"large {_percent(metrics.ap_large)}",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import ConfigError, DatasetError, ShapeError
-from .tables import shortened
+from .tables import counted, shortened
 
 IGNORED = 255  # the label of pixels that do not count
 
@@ -106,7 +106,7 @@ class SegmentationMetrics:
 def format_segmentation_metrics(metrics: SegmentationMetrics) -> str:
     """A table for a terminal: the three means in percent, then a line for each class that occurs."""
     lines = [
-        f"{metrics.images:,} images, {metrics.confusion.sum():,} labelled pixels",
+        f"{counted(metrics.images, 'image')}, {counted(int(metrics.confusion.sum()), 'labeled pixel')}",
         f"mIoU {_percent(metrics.mean_iou)}   mAcc {_percent(metrics.mean_accuracy)}   "
         f"aAcc {_percent(metrics.pixel_accuracy)}",
         "",

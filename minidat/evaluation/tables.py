@@ -7,6 +7,11 @@ from ..errors import printable
 LONGEST_LABEL = 30  # characters in a table
 
 
+def counted(number: int, noun: str) -> str:
+    """How many there are: "1 image", "1,024 images"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def shortened(label: str) -> str:
     """A label that fits in a table, and that a terminal can show."""
     label = printable(label)
