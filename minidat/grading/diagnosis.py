@@ -160,7 +160,10 @@ def axis_names(arrays: Sequence[tuple[Case, np.ndarray]]) -> list[str]:
 
 
 def size_pattern(outcomes: Sequence[tuple[Mapping[str, int], bool]]) -> str | None:
-    """What tells the sizes of right cases from those of wrong ones. outcomes: (sizes, whether right)."""
+    """What tells the sizes of right cases from those of wrong ones. outcomes: (sizes, whether right).
+
+    It must tell all of them: in a map of one column much is right by chance.
+    """
     names = list(outcomes[0][0])
     smallest = {name: min(sizes[name] for sizes, _ in outcomes) for name in names}
     groups = [(f"{name} is {n}", [sizes[name] == n for sizes, _ in outcomes]) for name, n in smallest.items()]
@@ -171,8 +174,8 @@ def size_pattern(outcomes: Sequence[tuple[Mapping[str, int], bool]]) -> str | No
     for text, members in groups:
         inside = [right for (_, right), member in zip(outcomes, members, strict=True) if member]
         outside = [right for (_, right), member in zip(outcomes, members, strict=True) if not member]
-        if len(inside) >= 3 and all(inside) and len(outside) >= 3 and sum(outside) < len(outside) / 3:
-            return f"It is right whenever {text}, and {'mostly ' if any(outside) else ''}wrong otherwise."
+        if len(inside) >= 3 and all(inside) and len(outside) >= 3 and not any(outside):
+            return f"It is right whenever {text}, and wrong otherwise."
     return None
 
 

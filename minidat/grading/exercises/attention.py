@@ -36,12 +36,15 @@ def probabilities(query: np.ndarray, key: np.ndarray, scale: float, axis: int = 
     return ops.softmax(query @ flip(key) * scale, axis=axis)[0]
 
 
-def d_scores(query: np.ndarray, key: np.ndarray, value: np.ndarray, scale: float, d_output: np.ndarray) -> np.ndarray:
-    """The gradient of the scores, after they were scaled: (heads, queries, keys)."""
-    _, backward = ops.softmax(query @ flip(key) * scale)
-    return backward(d_output @ flip(value))[0]
+def d_scores(
+    query: np.ndarray, key: np.ndarray, value: np.ndarray, scale: float, d_output: np.ndarray, axis: int = -1
+) -> np.ndarray:
+    """The gradient of the scores, after they were scaled: (heads, queries, keys). axis: of the backward's sum."""
+    p, d_p = probabilities(query, key, scale), d_output @ flip(value)
+    return p * (d_p - (p * d_p).sum(axis=axis, keepdims=True))
 
 
+WRONG_AXIS = "the sum in the backward of the softmax goes over the queries: as the softmax, it goes over the keys"
 NO_SOFTMAX = "the backward of the softmax is incomplete: d_scores = p * (d_p - sum over the keys of p * d_p)"
 
 EXERCISE = Exercise(
@@ -102,6 +105,16 @@ EXERCISE = Exercise(
                     "d_query", NO_SOFTMAX,
                     lambda query, key, value, scale, d_output: scale
                     * (probabilities(query, key, scale) * (d_output @ flip(value))) @ key,
+                ),
+                Mistake(
+                    "d_query", WRONG_AXIS,
+                    lambda query, key, value, scale, d_output: scale
+                    * d_scores(query, key, value, scale, d_output, axis=-2) @ key,
+                ),
+                Mistake(
+                    "d_key", WRONG_AXIS,
+                    lambda query, key, value, scale, d_output: scale
+                    * flip(d_scores(query, key, value, scale, d_output, axis=-2)) @ query,
                 ),
                 Mistake(
                     "d_query", "the backward of the softmax is missing: d_scores is not yet d_output value^T",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,16 +51,35 @@ def read(x: np.ndarray, y: np.ndarray, column: np.ndarray, *, clamp: bool = Fals
     return values if clamp else values * inside[:, None]
 
 
-def four_pixels(x: np.ndarray, p: np.ndarray, *, swap_weights: bool = False, clamp: bool = False) -> np.ndarray:
-    """Bilinear sampling once more, at pixel coordinates p (N, 2), with two ways to go wrong."""
+Weight = tuple[int, int]  # 1 - f or f: the axis of the fraction f, and that of the step which chooses between the two
+OF_Y, OF_X, FX_FOR_FY, FY_FOR_FX = (0, 0), (1, 1), (1, 0), (0, 1)  # two right ones, and two that are mixed up
+
+
+def corner_weight(fraction: np.ndarray, step: tuple[int, ...], weights: tuple[Weight, ...] = (OF_Y, OF_X)) -> Any:
+    """The product of some weights, (N,). fraction: (N, 2); step: (dy, dx), each 0 or 1, from the pixel below."""
+    return math.prod(fraction[:, f] if step[s] else 1 - fraction[:, f] for f, s in weights)
+
+
+def four_pixels(
+    x: np.ndarray,
+    p: np.ndarray,
+    *,
+    weights: tuple[Weight, Weight] = (OF_Y, OF_X),
+    exchanged: tuple[int, ...] = (),
+    clamp: bool = False,
+) -> np.ndarray:
+    """Bilinear sampling once more, at pixel coordinates p (N, 2), with the ways to go wrong as settings.
+
+    exchanged: the axes on which the near pixel has the weight of the far one.
+    """
     low = np.floor(p)
     fraction = p - low
-    if swap_weights:
-        fraction = 1 - fraction
+    for axis in exchanged:
+        fraction[:, axis] = 1 - fraction[:, axis]
     output = np.zeros((len(p), x.shape[2]))
-    for dy, weight_y in ((0, 1 - fraction[:, 0]), (1, fraction[:, 0])):
-        for dx, weight_x in ((0, 1 - fraction[:, 1]), (1, fraction[:, 1])):
-            output += (weight_y * weight_x)[:, None] * read(x, low[:, 0] + dy, low[:, 1] + dx, clamp=clamp)
+    for dy, dx in np.ndindex(2, 2):
+        weight = corner_weight(fraction, (dy, dx), weights)
+        output += weight[:, None] * read(x, low[:, 0] + dy, low[:, 1] + dx, clamp=clamp)
     return output
 
 
@@ -70,6 +90,9 @@ def nearest(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
 def lower(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return read(x, *np.floor(pixels(x, positions)).T)
 
+
+X_FOR_Y = "the weight of x stands where that of y should: a corner weighs the product of one of each"
+Y_FOR_X = "the weight of y stands where that of x should: a corner weighs the product of one of each"
 
 EXERCISE = Exercise(
     chapter="07-bilinear-sampling",
@@ -119,11 +142,47 @@ EXERCISE = Exercise(
                 Mistake(
                     "output", "the weights are exchanged: the nearer a pixel, the larger its weight, so that the lower "
                     "pixel has 1 - fraction",
-                    lambda x, positions: four_pixels(x, pixels(x, positions), swap_weights=True),
+                    lambda x, positions: four_pixels(x, pixels(x, positions), exchanged=(0, 1)),
+                ),
+                Mistake(
+                    "output", X_FOR_Y,
+                    lambda x, positions: four_pixels(x, pixels(x, positions), weights=(FX_FOR_FY, OF_X)),
+                ),
+                Mistake(
+                    "output", X_FOR_Y,
+                    lambda x, positions: four_pixels(x, pixels(x, positions), weights=(OF_X, OF_X)),
+                ),
+                Mistake(
+                    "output", Y_FOR_X,
+                    lambda x, positions: four_pixels(x, pixels(x, positions), weights=(OF_Y, FY_FOR_FX)),
+                ),
+                Mistake(
+                    "output", Y_FOR_X,
+                    lambda x, positions: four_pixels(x, pixels(x, positions), weights=(OF_Y, OF_Y)),
+                ),
+                Mistake(
+                    "output", "the weights of y and x are swapped: that of y is made of positions[:, 0]",
+                    lambda x, positions: four_pixels(x, pixels(x, positions), weights=(FX_FOR_FY, FY_FOR_FX)),
+                ),
+                Mistake(
+                    "output", "the weights of y are exchanged: the nearer a pixel, the larger its weight",
+                    lambda x, positions: four_pixels(x, pixels(x, positions), exchanged=(0,)),
+                ),
+                Mistake(
+                    "output", "the weights of x are exchanged: the nearer a pixel, the larger its weight",
+                    lambda x, positions: four_pixels(x, pixels(x, positions), exchanged=(1,)),
+                ),
+                Mistake(
+                    "output", "both coordinates are made of positions[:, 1]: y is positions[:, 0]",
+                    lambda x, positions: forward(x, positions[:, [1, 1]]),
+                ),
+                Mistake(
+                    "output", "both coordinates are made of positions[:, 0]: x is positions[:, 1]",
+                    lambda x, positions: forward(x, positions[:, [0, 0]]),
                 ),
                 Mistake(
                     "output", "the weights are exchanged, and points outside read the pixel at the border",
-                    lambda x, positions: four_pixels(x, pixels(x, positions), swap_weights=True, clamp=True),
+                    lambda x, positions: four_pixels(x, pixels(x, positions), exchanged=(0, 1), clamp=True),
                 ),
             ),
         ),

@@ -44,14 +44,16 @@ def attend(
     *,
     scale: float | None = None,
     splitting: Any = split,
+    axis: int = -1,
 ) -> np.ndarray:
-    """Multi-head attention of all pixels of x (H, W, C) to the samples (N, C) -> (H, W, C)."""
+    """Multi-head attention of all pixels of x (H, W, C) to the samples (N, C) -> (H, W, C). axis: of the softmax."""
     height, width, channels = x.shape
     query_weight, key_weight, value_weight, output_weight = weights
     tokens = x.reshape(-1, channels)
     query, key, value = tokens @ query_weight.T, sampled @ key_weight.T, sampled @ value_weight.T
     query, key, value = (splitting(tokens, heads) for tokens in (query, key, value))
-    mixed, _ = ops.attention(query, key, value, None, scale=(channels // heads) ** -0.5 if scale is None else scale)
+    scale = (channels // heads) ** -0.5 if scale is None else scale
+    mixed = ops.softmax(scale * query @ key.swapaxes(-1, -2), axis=axis)[0] @ value
     merged = mixed.swapaxes(0, 1).reshape(height * width, channels)
     return (merged @ output_weight.T).reshape(x.shape)
 
@@ -78,6 +80,11 @@ def wrong(change: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
         return change(x, positions, tuple(weights.values()), heads)
 
     return result
+
+
+def transpose(weights: tuple[np.ndarray, ...], which: int) -> Any:
+    """One of the weights."""
+    return tuple(w.T if i == which else w for i, w in enumerate(weights))
 
 
 def identity_last(weights: tuple[np.ndarray, ...]) -> Any:
@@ -156,6 +163,27 @@ EXERCISE = Exercise(
                     "output", "the weights are transposed: they are (out, in), so that queries are x @ query_weight.T",
                     wrong(lambda x, positions, weights, heads: attend(
                         x, bilinear(x, positions), tuple(w.T for w in weights), heads)),
+                ),
+                *(
+                    Mistake(
+                        "output", f"{name}_weight is transposed: it is (out, in), so that its output is its input @ "
+                        f"{name}_weight.T",
+                        wrong(lambda x, positions, weights, heads, i=i: attend(
+                            x, bilinear(x, positions), transpose(weights, i), heads)),
+                    )
+                    for i, name in enumerate(("query", "key", "value", "output"))
+                ),
+                Mistake(
+                    "output", "the softmax goes over the pixels: the probabilities of one pixel, over all samples, "
+                    "must have the sum 1",
+                    wrong(lambda x, positions, weights, heads: attend(
+                        x, bilinear(x, positions), weights, heads, axis=-2)),
+                ),
+                Mistake(
+                    "output", "the softmax goes over the heads: the probabilities of one pixel and head, over all "
+                    "samples, must have the sum 1",
+                    wrong(lambda x, positions, weights, heads: attend(
+                        x, bilinear(x, positions), weights, heads, axis=0)),
                 ),
                 Mistake(
                     "output", "key_weight and value_weight are mixed up",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,18 @@ def combine(row_weights: np.ndarray, table: np.ndarray, column_weights: np.ndarr
 
 def unclipped(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return combine(1 - distances(rows, len(table)), table, 1 - distances(columns, table.shape[1]))
+
+
+def half_clipped(clipped: str) -> Callable[..., np.ndarray]:
+    """max(0, ...) for "rows" or "columns" alone."""
+
+    def result(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        row_hats, column_hats = 1 - distances(rows, len(table)), 1 - distances(columns, table.shape[1])
+        if clipped == "rows":
+            return combine(row_hats.clip(0), table, column_hats)
+        return combine(row_hats, table, column_hats.clip(0))
+
+    return result
 
 
 def without_one_minus(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -71,6 +84,16 @@ EXERCISE = Exercise(
                 Mistake(
                     "output", "max(0, ...) is missing: 1 - |t - r| becomes negative for all but the two nearest rows",
                     unclipped,
+                ),
+                Mistake(
+                    "output", "max(0, ...) is missing in the row hats: 1 - |t - r| becomes negative for all but the "
+                    "two nearest rows",
+                    half_clipped("columns"),
+                ),
+                Mistake(
+                    "output", "max(0, ...) is missing in the column hats: 1 - |t - c| becomes negative for all but the "
+                    "two nearest columns",
+                    half_clipped("rows"),
                 ),
                 Mistake("output", "the weights grow with the distance: it should be 1 - |t - r|", without_one_minus),
                 Mistake(

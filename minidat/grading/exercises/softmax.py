@@ -49,6 +49,12 @@ EXERCISE = Exercise(
                     lambda x, d_output: probabilities(x) * (d_output - np.sum(probabilities(x) * d_output)),
                 ),
                 Mistake(
+                    "d_x", "the sum goes over the wrong axis, down the rows: the softmax is that of each row (axis=-1, "
+                    "keepdims=True)",
+                    lambda x, d_output: probabilities(x)
+                    * (d_output - (probabilities(x) * d_output).sum(axis=0, keepdims=True)),
+                ),
+                Mistake(
                     "d_x", "the sum is that of d_output: it should be that of p * d_output",
                     lambda x, d_output: probabilities(x) * (d_output - d_output.sum(axis=-1, keepdims=True)),
                 ),
