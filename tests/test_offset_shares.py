@@ -41,6 +41,10 @@ def test_offsets_made_of_three_parts():
             [shares.constant, shares.place, shares.content], np.array(squares) / sum(squares), rtol=1e-12
         )
         np.testing.assert_allclose(shares.mean, constant[0, :, 0, 0], rtol=1e-12)
+        for group in range(3):
+            alone = offset_shares([record(offsets[:, group : group + 1])])
+            expected = [alone.constant, alone.place, alone.content]
+            np.testing.assert_allclose(shares.groups[group], expected, rtol=1e-12)
         assert shares.length == pytest.approx(np.sqrt((offsets**2).sum(axis=-1).mean()), rel=1e-12)
 
 
@@ -48,6 +52,12 @@ def test_offsets_made_of_three_parts():
 def test_one_part_alone_is_all_there_is(kept):
     shares = offset_shares([record(parts()[kept] + np.zeros((5, 3, 2, 4, 2)))])
     np.testing.assert_allclose([shares.constant, shares.place, shares.content], np.eye(3)[kept], atol=1e-12)
+
+
+def test_a_group_without_offsets_has_no_shares():
+    offsets = sum(parts()) * np.array([1, 0, 1]).reshape(3, 1, 1, 1)
+    shares = offset_shares([record(offsets)])
+    np.testing.assert_array_equal(np.isnan(shares.groups), [[False] * 3, [True] * 3, [False] * 3])
 
 
 def test_of_one_picture_nothing_is_content():

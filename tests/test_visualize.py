@@ -13,7 +13,15 @@ from minidat.detection import DetectorConfig
 from minidat.errors import CheckpointError, ConfigError, ShapeError
 from minidat.models import DeformableConfig, ModelConfig, StageConfig
 from minidat.nn import Context, LocalAttentionRecord
-from minidat.visualization import block_kinds, draw_sampling_points, sheet, visualize, without_mean_offset
+from minidat.visualization import (
+    arrange,
+    attention_records,
+    block_kinds,
+    draw_sampling_points,
+    sheet,
+    visualize,
+    without_mean_offset,
+)
 from minidat.visualization.canvas import fit
 from tests.small_detectors import small_mask_rcnn, small_retinanet
 from tests.small_segmentors import small_upernet
@@ -270,6 +278,40 @@ def test_a_single_panel_of_a_dense_model_is_large(panels):
     for size, side in (((1000, 900), 1000), ((300, 100), 400), ((900, 2000), 1600)):
         visualize(minidat.create_model(small_retinanet()), np.zeros((*size, 3), np.uint8), blocks=["stages.3.blocks.0"])
         assert panels[-1][3]["side"] == side
+
+
+@pytest.mark.parametrize("network", [None, small_retinanet, small_upernet])
+def test_the_records_of_all_deformable_blocks(network, model, photograph, panels):
+    """The same pictures and records that are drawn."""
+    network = model if network is None else minidat.create_model(network())
+    found = attention_records(network, photograph)
+    visualize(network, photograph, blocks=list(found))
+    assert list(found) == [name for name, kind in _kinds(network).items() if kind == "deformable"]
+    for (picture, record), (_, drawn, drawn_record, _) in zip(found.values(), panels, strict=True):
+        np.testing.assert_array_equal(picture, drawn)
+        np.testing.assert_array_equal(record.positions, drawn_record.positions)
+        mean = record.attention.mean(axis=-1)
+        np.testing.assert_allclose(mean, drawn_record.attention[..., 0], rtol=1e-5)
+
+
+def _kinds(network):
+    return block_kinds(getattr(network.config, "backbone", network.config))
+
+
+def test_pictures_are_arranged_in_rows():
+    colors = {"a": (250, 0, 0), "b": (0, 250, 0), "c": (0, 0, 250)}
+    pictures = {name: Image.new("RGB", (100, 50), color) for name, color in colors.items()}
+    for across, width in ((None, 3), (2, 2), (1, 1)):
+        drawn = arrange(pictures, across=across)
+        assert drawn.width == 16 + 116 * width
+        pixels = np.asarray(drawn)
+        corners = [np.argwhere((pixels == color).all(axis=2)).min(axis=0) for color in colors.values()]
+        places = [tuple(corner // [79, 116]) for corner in corners]  # 50 pixels and 29 for the title; 100 and a gap
+        assert places == [(i // width, i % width) for i in range(3)]
+    assert arrange(pictures, ["a line"]).height > arrange(pictures).height
+    assert arrange(pictures, letters=30).height > arrange(pictures).height
+    with pytest.raises(ConfigError, match="panels: found none, expected at least one"):
+        arrange({})
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -8,12 +8,14 @@ from .detections import draw_detections
 from .offsets import OffsetShares, offset_shares, without_mean_offset
 from .sampling import GROUP_COLORS, draw_bilinear_weights, draw_sampling_points
 from .segmentation import draw_segmentation, label_picture
-from .sheet import block_kinds, visualize
+from .sheet import arrange, attention_records, block_kinds, visualize
 from .tokens import draw_attention, draw_mask, draw_matrix, draw_windows
 
 __all__ = [
     "GROUP_COLORS",
     "OffsetShares",
+    "arrange",
+    "attention_records",
     "block_kinds",
     "draw_attention",
     "draw_bilinear_weights",

@@ -17,13 +17,14 @@ class OffsetShares:
 
     constant: what one vector for each group explains, the same at all points of all pictures; place: what a vector for
     each point of each group explains beyond that, the same for all pictures; content: the rest, which depends on the
-    picture. mean: (groups, 2), the constant vectors, (y, x) in tokens of the map; length: the offsets' root mean
-    square, in tokens.
+    picture. groups: (groups, 3), the same three of each group by itself, NaN where its offsets are 0. mean:
+    (groups, 2), the constant vectors, (y, x) in tokens of the map; length: the offsets' root mean square, in tokens.
     """
 
     constant: float
     place: float
     content: float
+    groups: np.ndarray
     mean: np.ndarray
     length: float
 
@@ -39,15 +40,17 @@ def offset_shares(records: Sequence[AttentionRecord]) -> OffsetShares:
     ConfigError for no records, and if all offsets are 0; ShapeError for maps or grids of several sizes.
     """
     offsets = _all_offsets(records)  # (N, groups, Hk, Wk, 2)
-    total = (offsets**2).sum()
-    if total == 0:
-        raise ConfigError("records: found offsets that are all 0, expected some that are not")
     mean = offsets.mean(axis=(0, 2, 3), keepdims=True)  # (1, groups, 1, 1, 2)
     at_point = offsets.mean(axis=0, keepdims=True)  # (1, groups, Hk, Wk, 2)
     parts = (mean, at_point - mean, offsets - at_point)
-    constant, place, content = (float((np.broadcast_to(part, offsets.shape) ** 2).sum() / total) for part in parts)
-    length = float((total / (offsets.size / 2)) ** 0.5)
-    return OffsetShares(constant, place, content, mean[0, :, 0, 0], length)
+    squares = np.array([(np.broadcast_to(part, offsets.shape) ** 2).sum(axis=(0, 2, 3, 4)) for part in parts])
+    totals = squares.sum(axis=0)  # (groups,)
+    if totals.sum() == 0:
+        raise ConfigError("records: found offsets that are all 0, expected some that are not")
+    constant, place, content = (squares.sum(axis=1) / totals.sum()).tolist()
+    groups = np.divide(squares, totals, out=np.full_like(squares, np.nan), where=totals > 0).T
+    length = float((totals.sum() / (offsets.size / 2)) ** 0.5)
+    return OffsetShares(constant, place, content, groups, mean[0, :, 0, 0], length)
 
 
 def without_mean_offset(record: AttentionRecord, records: Sequence[AttentionRecord] | None = None) -> AttentionRecord:

@@ -30,6 +30,7 @@ DENSE_POINTS = 200  # of the thousands in a detector or segmentor
 FULL_SIDE = 1600  # where a detector or segmentor, which sees it at full resolution, has a single panel
 ACROSS = 4  # panels side by side
 GAP, LETTERS = 16, 13
+NARROWEST = 620  # a sheet with notes
 
 
 def visualize(
@@ -126,7 +127,29 @@ def visualize(
     if any(kinds[name] == DEFORMABLE for name in names):
         notes.append("Crosses: the regular grid. Discs: where its points moved to, larger with more attention,")
         notes.append("in the color of their group of channels.")
-    return _sheet(panels, notes)
+    return arrange(panels, notes)
+
+
+def attention_records(
+    model: DAT | Detector | Segmentor, image: np.ndarray
+) -> dict[str, tuple[np.ndarray, AttentionRecord]]:
+    """What every deformable block of a model does on a photograph: {name of the block: (picture, record)}.
+
+    model, image: as in `visualize`. picture: (H, W, 3) uint8, what the block's map covers of the photograph, black
+    where padding lets it reach beyond; record: for `draw_sampling_points` and `offset_shares`. Raises ShapeError for
+    another kind of image.
+    """
+    check_image(image)
+    config: ModelConfig = model.config if isinstance(model, DAT) else model.config.backbone
+    pixels, seen, size = _input_of(model, image)
+    context = Context(trace={})
+    (model if isinstance(model, DAT) else model.backbone).forward(pixels[np.newaxis], context)
+    found = {}
+    for path, record in (context.trace or {}).items():
+        name = path.removeprefix("backbone.").removesuffix(".attention")
+        picture = _covered(seen, size, record.map_size, config.patch_size * 2 ** _stage_index(name))
+        found[name] = picture, record
+    return found
 
 
 class _Trace(dict[str, Any]):
@@ -241,17 +264,26 @@ def _heat(record: LocalAttentionRecord, query: tuple[int, int] | None, head: int
     return heat
 
 
-def _sheet(panels: dict[str, Image], notes: list[str]) -> Image:
-    """Panels under their titles, in rows, above lines of text."""
-    across = min(len(panels), 2 if len(panels) == 4 else ACROSS)
+def arrange(
+    panels: Mapping[str, Image], notes: Sequence[str] = (), *, across: int | None = None, letters: int = LETTERS
+) -> Image:
+    """Pictures under their titles, in rows, above lines of text: one sheet.
+
+    panels: the pictures by their titles; notes: the lines; across: pictures in a row, None for at most four (two by
+    two, if they are four); letters: their size in pixels. Raises ConfigError for no pictures.
+    """
+    if not panels:
+        raise ConfigError("panels: found none, expected at least one")
+    across = across or min(len(panels), 2 if len(panels) == 4 else ACROSS)
     height, width = (max(getattr(panel, side) for panel in panels.values()) for side in ("height", "width"))
-    title, line = round(2.2 * LETTERS), round(1.6 * LETTERS)
+    title, line = round(2.2 * letters), round(1.6 * letters)
     bottom = -(-len(panels) // across) * (height + title) + GAP
-    canvas = Canvas((bottom + len(notes) * line + GAP, max(GAP + across * (width + GAP), 620)))
+    narrowest = NARROWEST if notes else 0
+    canvas = Canvas((bottom + len(notes) * line + (GAP if notes else 0), max(GAP + across * (width + GAP), narrowest)))
     for i, (name, panel) in enumerate(panels.items()):
         top, left = i // across * (height + title) + title, GAP + i % across * (width + GAP)
-        canvas.text((top - 8, left), name, size=LETTERS, anchor="ls")
+        canvas.text((top - 8, left), name, size=letters, anchor="ls")
         canvas.paste(np.asarray(panel), (top, left), (panel.height, panel.width), smooth=False)
     for i, note in enumerate(notes):
-        canvas.text((bottom + (i + 0.5) * line, GAP), note, size=LETTERS, color=FAINT, anchor="lm")
+        canvas.text((bottom + (i + 0.5) * line, GAP), note, size=letters, color=FAINT, anchor="lm")
     return canvas.picture()
