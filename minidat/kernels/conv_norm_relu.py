@@ -35,9 +35,14 @@ def conv_norm_relu(
     inverse_std = 1 / np.sqrt(variance + x.dtype.type(eps))
     factor = norm_weight * inverse_std  # (D,)
     folded = weight * factor[:, None, None, None]
-    convolved, conv_backward = conv2d(x, folded, norm_bias - factor * mean, padding=padding, keep=keep)
+    shift = norm_bias - factor * mean
+    convolved, conv_backward = conv2d(x, folded, shift, padding=padding, keep=keep)
     output = empty(convolved.shape, convolved.dtype)
-    chunked(lambda part: np.maximum(convolved[part], 0, out=output[part]), len(output), max(1, output[0].size))
+
+    def rectify(part: slice) -> None:
+        np.maximum(convolved[part], 0, out=output[part])
+
+    chunked(rectify, len(output), max(1, output[0].size))
     if not keep:
         return output, None
 

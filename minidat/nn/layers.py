@@ -104,13 +104,16 @@ class BatchNorm(Module):
         return self.running_mean.value, self.running_var.value
 
     def forward(self, x: np.ndarray, context: Context) -> tuple[np.ndarray, Backward]:
+        weight, bias = self.weight, self.bias
         if not context.training:
-            return context.apply(ops.batch_norm, x, self.weight, self.bias, statistics=self.running_statistics)
+            statistics = self.running_statistics
+            return context.apply(ops.batch_norm, x, weight, bias, statistics=statistics)
         mean, variance = ops.batch_statistics(x)
         count = x.size // x.shape[-1]
-        for running, new in ((self.running_mean, mean), (self.running_var, variance * (count / (count - 1)))):
+        unbiased = variance * (count / (count - 1))
+        for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
             running.value = (1 - self.momentum) * running.value + self.momentum * new
-        return context.apply(ops.batch_norm, x, self.weight, self.bias)
+        return context.apply(ops.batch_norm, x, weight, bias)
 
 
 class ConvNorm(Module):

@@ -34,7 +34,8 @@ def batch_norm(
     Raises ShapeError if the last axis of x is not C, or without statistics for fewer than two values a channel.
     Source: arXiv 1502.03167, algorithms 1 and 2; torch.nn.functional.batch_norm.
     """
-    check(x.shape[-1:] == weight.shape, "batch_norm", "last axis of x", x.shape, f"(..., {weight.shape[0]})")
+    last = f"(..., {weight.shape[0]})"
+    check(x.shape[-1:] == weight.shape, "batch_norm", "last axis of x", x.shape, last)
     check(bias.shape == weight.shape, "batch_norm", "bias", bias.shape, weight.shape)
     mean, variance = batch_statistics(x) if statistics is None else statistics
     inverse_std = 1 / np.sqrt(variance + x.dtype.type(eps))
@@ -45,7 +46,8 @@ def batch_norm(
         d_weight, d_bias = (d_output * normalized).sum(axes), d_output.sum(axes)
         if statistics is not None:
             return d_output * (weight * inverse_std), d_weight, d_bias
-        # each x also moves the mean and the variance: d_x = (d - mean(d) - normalized mean(d normalized)) w / std
+        # each x also moves the mean and the variance:
+        # d_x = (d - mean(d) - normalized mean(d normalized)) w / std
         d_centered = d_output - d_bias / count - normalized * (d_weight / count)
         return d_centered * (weight * inverse_std), d_weight, d_bias
 

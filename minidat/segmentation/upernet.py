@@ -78,15 +78,18 @@ class UperHead(Module):
         maps.append(pooled)
         step_backwards = {}
         for i in reversed(range(len(fine))):
-            coarser, step_backwards[i] = context.apply(ops.resize, maps[i + 1], size=maps[i].shape[1:3])
+            size = maps[i].shape[1:3]
+            coarser, step_backwards[i] = context.apply(ops.resize, maps[i + 1], size=size)
             maps[i] = maps[i] + coarser
         smooth, smoothing_backward = apply_each(self.smoothing, maps[:-1], context)
-        resized, resize_backward = resize_each([*smooth, pooled], maps[0].shape[1:3], context)
+        smooth.append(pooled)
+        resized, resize_backward = resize_each(smooth, maps[0].shape[1:3], context)
         everything, concatenate_backward = concatenate(resized)
         output, fusion_backward = self.fusion.forward(everything, context)
 
         def backward(d_output: np.ndarray) -> Maps:
-            *d_smooth, d_pooled = resize_backward(concatenate_backward(fusion_backward(d_output)))
+            d_everything = fusion_backward(d_output)
+            *d_smooth, d_pooled = resize_backward(concatenate_backward(d_everything))
             d_maps = [*smoothing_backward(d_smooth), d_pooled]
             for i in range(len(fine)):
                 d_maps[i + 1] = d_maps[i + 1] + step_backwards[i](d_maps[i])
