@@ -16,10 +16,12 @@ TOOLS = Path(__file__).parents[1] / "docs" / "site_tools"
 PAGES = TOOLS.parent / "pages"
 sys.path.insert(0, str(TOOLS))
 
+import notebooks  # noqa: E402
 from blocks import Block, split_blocks  # noqa: E402
 from docstrings import to_markdown  # noqa: E402
 from evidence import check_tests, link_tests  # noqa: E402
 from formulas import FormulaError, render_formulas, to_mathml  # noqa: E402
+from hooks import FOLDED, _code  # noqa: E402
 from mkdocs.exceptions import PluginError  # noqa: E402
 from notebooks import Outputs, make_notebook  # noqa: E402
 from settings import Row, SettingsError, is_settings, settings_markdown, settings_rows  # noqa: E402
@@ -36,6 +38,17 @@ def test_blocks_give_the_page_again() -> None:
     assert (blocks[1].text, blocks[1].options, blocks[1].line) == ("x", 'alt="b"', 3)
     assert (blocks[3].text, blocks[3].indent) == ("a.py: b\n", "    ")
     assert blocks[5].text == "```"
+
+
+def test_options_of_a_block() -> None:
+    block = Block("python", "", "", 1, options='fold alt="A fold, a title=x" title="b"')
+    assert [block.option(name) for name in ("fold", "alt", "title", "a", "x")] == [
+        "",
+        "A fold, a title=x",
+        "b",
+        None,
+        None,
+    ]
 
 
 def test_docstrings_keep_their_lines_and_columns() -> None:
@@ -268,10 +281,36 @@ def test_notebook_has_the_page(tmp_path: Path) -> None:
 
 def test_a_block_that_fails_names_its_page_and_line() -> None:
     pytest.importorskip("ipykernel")
-    from notebooks import run_chapter
-
     with pytest.raises(PluginError, match=r"page\.md, line 7:(.|\n)*ZeroDivisionError"):
-        run_chapter([Block("python", "1 / 0", "", 7)], "page.md")
+        notebooks.run_chapter([Block("python", "1 / 0", "", 7)], "page.md")
+
+
+def test_a_page_runs_in_an_empty_folder(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("ipykernel")
+    monkeypatch.setattr(notebooks, "CACHE", tmp_path / "cache")
+    code = "import os, minidat\nprint(os.listdir('.'), minidat.example_image('horse').ndim)"
+    (outputs,) = notebooks.run_chapter([Block("python", code, "", 1)], "page.md")
+    assert outputs.text == "[] 3\n"
+
+
+def test_code_that_only_draws_is_folded() -> None:
+    assert _code(Block("python", "x = 1", "", 1)) == "```{ .python .executed }\nx = 1\n```\n"
+    folded = _code(Block("python", "x = 1\n\ny = 2", "", 1, options='fold="A caption" alt="b"'))
+    assert folded.startswith(
+        '??? figure-code "A caption"\n\n    ```{ .python .executed }\n    x = 1\n\n    y = 2\n    ```'
+    )
+    assert f'"{FOLDED}"' in _code(Block("python", "x = 1", "", 1, options="fold"))
+
+
+def test_times_in_chapter_15_are_those_of_the_readme() -> None:
+    chapter = (PAGES / "tutorial" / "15-speed.md").read_text(encoding="utf-8")
+    table = re.findall(r'^    "(.+)": \(([\d.]+), ([\d.]+|None)\),$', chapter, re.MULTILINE)
+    lines = (TOOLS.parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    start = next(i for i, row in enumerate(cells) if "ratio" in row)
+    columns = cells[start].index("ratio"), cells[start].index("ratio of the session")
+    rows = [row for row in cells[start + 2 :] if len(row) == len(cells[start])]
+    assert table == [(row[0], row[columns[0]], row[columns[1]].replace("\N{EN DASH}", "None")) for row in rows]
 
 
 def test_evidence_must_exist() -> None:

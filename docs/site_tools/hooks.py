@@ -22,6 +22,7 @@ from sources import ROOT, SourceError, find_source, home_of, public_names
 
 CHAPTER = re.compile(r"(?P<number>\d+)-.*\.md")
 ALL_NAMES = re.compile(r"^::: all (?P<module>[\w.]+)$", re.MULTILINE)
+FOLDED = "Code of this figure"
 TITLE = re.compile(r"^# +(.+)$", re.MULTILINE)
 
 
@@ -119,9 +120,16 @@ def _source(block: Block, page: str) -> str:
     return indented(text, block.indent) + "\n"
 
 
+def _code(block: Block) -> str:
+    """A block's code, folded if its fence says so."""
+    text = f"```{{ .python .executed }}\n{block.text}\n```\n"
+    caption = block.option("fold")
+    return text if caption is None else f'??? figure-code "{caption or FOLDED}"\n\n{indented(text, "    ")}\n'
+
+
 def _executed(block: Block, outputs: Outputs, title: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """A block of code and, below it, what it printed and its pictures, which become files of the site."""
-    text = f"```{{ .python .executed }}\n{block.text}\n```\n"
+    text = _code(block)
     if outputs.text.strip():
         text += f"\n```{{ .text .output .no-copy }}\n{outputs.text.rstrip()}\n```\n"
     folder = Path(page.file.src_uri).with_suffix("")
