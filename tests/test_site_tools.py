@@ -19,13 +19,15 @@ sys.path.insert(0, str(TOOLS))
 import notebooks  # noqa: E402
 from blocks import Block, split_blocks  # noqa: E402
 from docstrings import to_markdown  # noqa: E402
+from equations import equation_homes, link_equations  # noqa: E402
 from evidence import check_tests, link_tests  # noqa: E402
 from formulas import FormulaError, render_formulas, to_mathml  # noqa: E402
-from hooks import FOLDED, _code  # noqa: E402
+from hooks import FOLDED, _code, _number_lines  # noqa: E402
 from mkdocs.exceptions import PluginError  # noqa: E402
 from notebooks import Outputs, make_notebook  # noqa: E402
 from settings import Row, SettingsError, is_settings, settings_markdown, settings_rows  # noqa: E402
-from sources import PUBLIC_MODULES, SourceError, find_source, public_names  # noqa: E402
+from sources import LINE_LENGTH, PUBLIC_MODULES, SourceError, find_source, public_names  # noqa: E402
+from wrapping import wrapped  # noqa: E402
 
 # --- pages ------------------------------------------------------------------------------------------------------------
 
@@ -125,11 +127,68 @@ def test_all_public_settings_are_described() -> None:
 
 
 def test_source_is_cut_from_the_file() -> None:
-    source = find_source("minidat/ops/linear.py: linear")
+    source = find_source("minidat/ops/linear.py: linear.backward -types")
     lines = (TOOLS.parents[1] / "minidat/ops/linear.py").read_text().splitlines()
-    assert source.code.splitlines() == lines[source.first_line - 1 : source.last_line]
+    assert source.numbers[0] == source.first_line
+    assert source.numbers[-1] == source.last_line
+    assert source.code.splitlines()[1:] == [lines[number - 1][4:] for number in source.numbers[1:] if number]
     assert source.public_name == "minidat.ops.linear"
     assert f"lines {source.first_line} to {source.last_line}" in source.title
+
+
+def test_long_lines_are_wrapped_and_the_numbers_stay() -> None:
+    lines = [
+        "def f(x):",
+        "    y = 1  # why it is one and never two",
+        "    # a comment as long as this",
+        "    return g(x, y, y)",
+    ]
+    assert wrapped(list(enumerate(lines, start=5)), 40) == [
+        (5, "def f(x):"), (6, lines[1]), (7, lines[2]), (8, lines[3]),
+    ]  # fmt: skip
+    assert wrapped(list(enumerate(lines, start=5)), 22) == [
+        (5, "def f(x):"),
+        (None, "    # why it is one"), (None, "    # and never two"), (6, "    y = 1"),
+        (7, "    # a comment as"), (None, "    # long as this"),
+        (8, "    return g(x, y, y)"),
+    ]  # fmt: skip
+    assert wrapped([(9, "return g(x, y)")], 10) == [(9, "return g("), (None, "    x, y"), (None, ")")]
+    assert wrapped([(9, '"""Long text."""')], 10) == [(9, '"""Long text."""')]  # the author's to mend
+
+
+def test_no_listing_of_the_pages_is_too_wide() -> None:
+    for page in PAGES.rglob("*.md"):
+        for block in split_blocks(page.read_text(encoding="utf-8")):
+            if block.language == "source":
+                source = find_source(block.text)
+                assert all(len(line) <= LINE_LENGTH for line in source.code.splitlines()), (page, source.title)
+                assert set(filter(None, source.numbers)) <= set(range(source.first_line, source.last_line + 1))
+
+
+def test_mentioned_equations_are_links() -> None:
+    page = '<p>By (7b) and (x), <code>(7b)</code>.</p><pre>f(7) <span class="c1"># (7b)</span></pre>'
+    page += '<span class="equation-number">(7b)</span>'
+    link = '<a class="equation-link" href="07.html#eq-7b">(7b)</a>'
+    expected = page.replace("By (7b)", f"By {link}").replace("# (7b)", f"# {link}")
+    assert link_equations(page, {"7b": "07.html"}) == expected
+    assert 'id="eq-7b"' in render_formulas('<div class="arithmatex">\\[x \\tag{7b}\\]</div>')
+
+
+def test_equations_have_one_home(tmp_path) -> None:
+    (tmp_path / "a.md").write_text(r"$$x \tag{7b}$$ and $$y \tag{a}$$")
+    assert equation_homes(tmp_path) == {"7b": "a.md"}
+    (tmp_path / "b.md").write_text(r"$$x \tag{7b}$$")
+    with pytest.raises(PluginError, match=r"b\.md: .*\(7b\) is in a\.md already"):
+        equation_homes(tmp_path)
+
+
+def test_lines_get_the_numbers_of_their_block() -> None:
+    spans = "".join(f'<span id="__span-3-{i}">x\n</span>' for i in (1, 2))
+    page = f'<div class="highlight" data-lines="12 -"><pre>{spans}</pre></div><div><pre>{spans}</pre></div>'
+    numbered = _number_lines(page)
+    assert numbered.count("data-line=") == 2
+    assert '<span id="__span-3-1" data-line="12">x' in numbered
+    assert '<span id="__span-3-2" data-line="">x' in numbered
 
 
 def test_source_leaves_out_what_it_is_told_to() -> None:

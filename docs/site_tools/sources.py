@@ -29,6 +29,8 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from wrapping import Line, wrapped
+
 ROOT = Path(__file__).parents[2]
 LINE_LENGTH = 88  # that the site shows without scrolling sideways
 FOR_TOOLS = re.compile(r"  # (type: ignore|fmt: skip|noqa).*")
@@ -65,7 +67,8 @@ class Source:
     """A piece of a file.
 
     public_name: what the API reference calls it, or the thing it is part of; None if private, and for a statement;
-    owner: of a statement, the function that it is in.
+    numbers: of each line of `code` its number in the file, None for one that wrapping has made; owner: of a statement,
+    the function that it is in.
     """
 
     path: str
@@ -73,6 +76,7 @@ class Source:
     last_line: int
     code: str
     public_name: str | None
+    numbers: tuple[int | None, ...]
     owner: str = ""
 
     @property
@@ -193,9 +197,14 @@ def _cut(text: str, node: ast.AST, path: str, name: str, omissions: list[str]) -
         if omission != "types":
             begin, end, instead = _omitted(node, omission, path, name)
             replaced |= dict.fromkeys(range(begin, end + 1)) | {begin: instead}
-    kept = [replaced.get(n, lines[n - 1]) for n in range(first, last + 1)]
-    code = textwrap.dedent("\n".join(line for line in kept if line is not None))
-    return Source(path, first, last, code, _public_path(path, name))
+    shown: list[Line] = []
+    for n in range(first, last + 1):
+        if (line := replaced.get(n, lines[n - 1])) is not None:
+            shown += [(n if i == 0 else None, part) for i, part in enumerate(line.split("\n"))]
+    code = textwrap.dedent("\n".join(text for _, text in shown)).split("\n")
+    shown = wrapped([(n, text) for (n, _), text in zip(shown, code, strict=True)], LINE_LENGTH)
+    numbers = tuple(n for n, _ in shown)
+    return Source(path, first, last, "\n".join(text for _, text in shown), _public_path(path, name), numbers)
 
 
 def _signature(function: ast.FunctionDef, text: str) -> str:
