@@ -25,6 +25,7 @@ from formulas import FormulaError, render_formulas, to_mathml  # noqa: E402
 from hooks import FOLDED, _code, _number_lines  # noqa: E402
 from mkdocs.exceptions import PluginError  # noqa: E402
 from notebooks import Outputs, make_notebook  # noqa: E402
+from prose import check_names  # noqa: E402
 from settings import Row, SettingsError, is_settings, settings_markdown, settings_rows  # noqa: E402
 from sources import LINE_LENGTH, PUBLIC_MODULES, SourceError, find_source, public_names  # noqa: E402
 from wrapping import wrapped  # noqa: E402
@@ -189,6 +190,16 @@ def test_lines_get_the_numbers_of_their_block() -> None:
     assert numbered.count("data-line=") == 2
     assert '<span id="__span-3-1" data-line="12">x' in numbered
     assert '<span id="__span-3-2" data-line="">x' in numbered
+
+
+def test_text_beside_a_listing_names_what_is_in_it() -> None:
+    listing = "```source\nminidat/ops/linear.py: linear -backward\n```\n"
+    for text in ("`d_output`, `np.float32`, `Module.forward`, `x @ weight.T`, `linear(x, 1)`", "`dat_*`, `a/path.py`"):
+        check_names(list(split_blocks(f"{listing}\nThis is {text}.\n")), "page.md")
+    for page in (f"{listing}A line.\nAnd `d_inputs += 1`.\n", f"A line.\n\n\n\nThe `d_inputs` of\n{listing}"):
+        with pytest.raises(PluginError, match=r"page\.md, line 5: `d_inputs.*has d_inputs"):
+            check_names(list(split_blocks(page)), "page.md")
+    check_names(list(split_blocks("`d_inputs`, with no listing.")), "page.md")
 
 
 def test_source_leaves_out_what_it_is_told_to() -> None:

@@ -18,6 +18,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from notebooks import Outputs, alternative_text, make_notebook, run_chapter
+from prose import check_names
 from sources import LINE_LENGTH, ROOT, SourceError, find_source, home_of, public_names
 
 CHAPTER = re.compile(r"(?P<number>\d+)-.*\.md")
@@ -58,6 +59,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown += "\n\n".join(["", *mentioned_tests(Path(config.docs_dir))])
     markdown = ALL_NAMES.sub(lambda match: "\n\n".join(_api_entries(match["module"])), markdown)
     blocks = list(split_blocks(markdown))
+    check_names(blocks, name)
     is_notebook = any(block.language == "python" for block in blocks)
     title = match[1] if (match := TITLE.search(markdown)) else name
     outputs = run_chapter(blocks, name) if is_notebook else []
