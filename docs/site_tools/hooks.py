@@ -20,6 +20,7 @@ from mkdocs.structure.pages import Page
 from notebooks import Outputs, alternative_text, make_notebook, run_chapter
 from prose import check_names
 from sources import LINE_LENGTH, ROOT, SourceError, find_source, home_of, public_names
+from widgets import widget
 
 CHAPTER = re.compile(r"(?P<number>\d+)-.*\.md")
 ALL_NAMES = re.compile(r"^::: all (?P<module>[\w.]+)$", re.MULTILINE)
@@ -68,6 +69,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     for block in blocks:
         if block.language == "source":
             parts.append(_source(block, name))
+        elif block.language == "widget":
+            parts.append(widget(block.text, name))
         elif is_notebook and block.language == "python":
             parts.append(_executed(block, next(remaining), title, page, config, files))
         else:

@@ -116,6 +116,8 @@ class _Prose:
         self.in_admonition = False
 
     def translate(self, block: Block) -> str:
+        if block.language == "widget":
+            return ""  # it needs the site's scripts
         if block.language == "source":
             source = find_source(block.text)
             text = f"`{source.title}`:\n\n```python\n{source.code}\n```"
