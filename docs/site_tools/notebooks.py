@@ -117,7 +117,7 @@ class _Prose:
 
     def translate(self, block: Block) -> str:
         if block.language == "widget":
-            return ""  # it needs the site's scripts
+            return "*Here the page has a figure that you can move.*"
         if block.language == "source":
             source = find_source(block.text)
             text = f"`{source.title}`:\n\n```python\n{source.code}\n```"

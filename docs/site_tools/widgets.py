@@ -4,7 +4,7 @@
     bilinear
     ```
 
-becomes an element that `assets/widgets.js` fills. Notebooks leave it out.
+becomes an element that `assets/widgets.js` fills. Notebooks only mention it.
 """
 
 from __future__ import annotations
