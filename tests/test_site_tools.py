@@ -161,8 +161,9 @@ def test_no_listing_of_the_pages_is_too_wide() -> None:
     for page in PAGES.rglob("*.md"):
         for block in split_blocks(page.read_text(encoding="utf-8")):
             if block.language == "source":
-                source = find_source(block.text)
-                assert all(len(line) <= LINE_LENGTH for line in source.code.splitlines()), (page, source.title)
+                width = LINE_LENGTH - len(block.indent)
+                source = find_source(block.text, width)
+                assert all(len(line) <= width for line in source.code.splitlines()), (page, source.title)
                 assert set(filter(None, source.numbers)) <= set(range(source.first_line, source.last_line + 1))
 
 

@@ -125,7 +125,7 @@ def _api_entries(module_name: str) -> Iterator[str]:
 
 def _source(block: Block, page: str) -> str:
     try:
-        source = find_source(block.text)
+        source = find_source(block.text, LINE_LENGTH - len(block.indent))
     except SourceError as error:
         raise PluginError(f"{page}, line {block.line}: source: {error}") from None
     if (widest := max(map(len, source.code.splitlines())) + len(block.indent)) > LINE_LENGTH:
