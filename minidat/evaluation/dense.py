@@ -91,24 +91,19 @@ def segment_picture(
 
     Raises CheckpointError if the weights give logits that are not finite.
     """
-    single = len(scales) == 1 and not flip  # one answer needs no average
+    single = len(scales) == 1 and not flip
     total = np.zeros((*image.shape[:2], model.config.num_classes), model.dtype)
-    sides = model.config.resize_size
     for scale in scales:
-        longest, shortest = (max(1, int(side * scale)) for side in sides)
+        longest, shortest = (max(1, int(side * scale)) for side in model.config.resize_size)
         for mirrored in (False, True) if flip else (False,):
-            seen = np.ascontiguousarray(image[:, ::-1] if mirrored else image)
-            pixels = preprocess_segmentation(seen, scale=(longest, shortest))
+            seen = image[:, ::-1] if mirrored else image
+            pixels = preprocess_segmentation(np.ascontiguousarray(seen), scale=(longest, shortest))
             (logits,) = model.full_logits(pixels[np.newaxis], [image.shape[:2]])
-            _check_finite(model, logits)
-            answer = logits if single else ops.softmax(logits)[0]
+            if not np.isfinite(logits).all():
+                raise CheckpointError(f"{model.config.name}: the logits are not finite numbers; use undamaged weights")
+            answer = logits if single else ops.softmax(logits)[0]  # one answer needs no average
             total += answer[:, ::-1] if mirrored else answer
     return total.argmax(axis=-1).astype(model.label_dtype)
-
-
-def _check_finite(model: Segmentor, logits: np.ndarray) -> None:
-    if not np.isfinite(logits).all():
-        raise CheckpointError(f"{model.config.name}: the logits are not finite numbers; use undamaged weights")
 
 
 def _pictures(
