@@ -35,12 +35,15 @@ def check_against_torch(
     relative: float = 1e-9,
     float32_relative: float = 1e-5,
 ) -> None:
-    """Compare op(*arrays, **settings) and all its gradients with torch_function(*tensors, **settings) and autograd.
+    """Compare op(*arrays, **settings) and its gradients with PyTorch's, by autograd.
 
-    arrays: float64, None where an optional argument is absent. PyTorch works in float64, for the operator's float32
-    run too, on the same rounded numbers. Also asserted: no argument and no cotangent is modified; the gradients are
-    one for each argument, of its shape and dtype; a second call of backward, and one with a cotangent of another memory
-    layout, give the same. Raises AssertionError naming the operator, shapes, settings, what was expected and found.
+    torch_function(*tensors, **settings) is the same in PyTorch; arrays: float64, None
+    where an optional argument is absent. PyTorch works in float64, for the operator's
+    float32 run too, on the same rounded numbers. Also asserted: no argument and no
+    cotangent is modified; the gradients are one for each argument, of its shape and
+    dtype; a second call of backward, and one with a cotangent of another memory layout,
+    give the same. Raises AssertionError naming the operator, shapes, settings, what was
+    expected and found.
     """
     for dtype, tolerance in ((np.float64, relative), (np.float32, float32_relative)):
         inputs = [a if a is None or a.dtype == dtype else a.astype(dtype) for a in arrays]
@@ -64,11 +67,13 @@ def check_finite_differences(
     relative: float = 1e-6,
     directions: int = 3,
 ) -> None:
-    """Compare backward with (f(x + step v) - f(x - step v)) / (2 step), f being the output times a random cotangent.
+    """Compare backward with (f(x + step v) - f(x - step v)) / (2 step).
 
-    Each array argument (float64) is moved on its own, along `directions` random directions v. The error is relative to
-    the norm of the gradient, which is the size that g.v has on average. Keep `arrays` away from kinks by a few steps.
-    Raises AssertionError naming the operator, shapes, settings, what was expected and found.
+    f is the output times a random cotangent. Each array argument (float64) is moved on
+    its own, along `directions` random directions v. The error is relative to the norm
+    of the gradient, which is the size that g.v has on average. Keep `arrays` away from
+    kinks by a few steps. Raises AssertionError naming the operator, shapes, settings,
+    what was expected and found.
     """
     where = describe(op, arrays, settings)
     output, backward = op(*arrays, **settings)
@@ -88,8 +93,9 @@ def check_finite_differences(
             allowed = relative * max(float(np.linalg.norm(gradients[i])), abs(expected)) + noise
             if not abs(got - expected) <= allowed:
                 raise AssertionError(
-                    f"{where}: argument {i}: backward times a direction is {got!r}, finite differences give "
-                    f"{expected!r}: they differ by {abs(got - expected):.3g}, allowed are {allowed:.3g}"
+                    f"{where}: argument {i}: backward times a direction is {got!r}, "
+                    f"finite differences give {expected!r}: they differ by "
+                    f"{abs(got - expected):.3g}, allowed are {allowed:.3g}"
                 )
 
 

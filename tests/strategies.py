@@ -92,7 +92,8 @@ def both(setting: int | tuple[int, int]) -> tuple[int, int]:
 def convolutions(draw: st.DrawFn, kind: str) -> tuple[list[np.ndarray | None], dict[str, Any]]:
     """([x, weight, bias or None], settings) of a convolution whose kernel fits into its padded map.
 
-    kind: "general", "depthwise" (as many groups as channels), "pointwise" (1x1) or "patches" (stride = kernel).
+    kind: "general", "depthwise" (as many groups as channels), "pointwise" (1x1), "3x3" (of
+    stride 1) or "patches" (stride = kernel).
     """
     batch, height, width, _ = draw(map_shapes())
     groups, group_channels, group_outputs = draw(st.tuples(*[st.integers(1, 3)] * 3))
@@ -102,6 +103,8 @@ def convolutions(draw: st.DrawFn, kind: str) -> tuple[list[np.ndarray | None], d
         groups, group_channels, group_outputs = draw(st.integers(1, 6)), 1, 1
     if kind == "pointwise":
         groups, kernel, stride, padding = 1, (1, 1), 1, 0
+    if kind == "3x3":
+        groups, kernel, stride = 1, (3, 3), 1
     if kind == "patches":
         groups, stride, padding = 1, kernel, 0
     height = max(height, kernel[0] - 2 * both(padding)[0])

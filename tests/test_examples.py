@@ -75,6 +75,15 @@ def test_the_first_pictures_with_few_objects_are_chosen(tmp_path: Path, overfit:
         overfit.choose_pictures(DetectionDataset(write_detection_data(tmp_path / "boxes"), "train"), 3)
 
 
+def test_people_are_not_shown(tmp_path: Path, overfit: ModuleType) -> None:
+    dataset = DetectionDataset(write_detection_data(tmp_path, masks=True), "train")
+    assert overfit.without_people(dataset) == list(range(8))
+    dataset.classes = ("square", "person")
+    shown = overfit.without_people(dataset)
+    assert shown == [i for i in range(8) if 1 not in dataset.targets(i).labels]
+    assert 0 < len(shown) < 8
+
+
 def test_annotations_are_drawn_as_what_is_found(tmp_path: Path, overfit: ModuleType) -> None:
     dataset = DetectionDataset(write_detection_data(tmp_path, masks=True), "train")
     targets = dataset.targets(0)

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "visualization": NETS,
     "checkpoints": NETS,
     "classification": NETS,
-    "grading": NETS,
+    "grading": NETS | {"checkpoints", "evaluation"},
     "info": NETS | {"checkpoints"},
     "operator_times": NETS,
     "benchmark": NETS | {"checkpoints", "operator_times"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -16,14 +16,19 @@ TOOLS = Path(__file__).parents[1] / "docs" / "site_tools"
 PAGES = TOOLS.parent / "pages"
 sys.path.insert(0, str(TOOLS))
 
+import notebooks  # noqa: E402
 from blocks import Block, split_blocks  # noqa: E402
 from docstrings import to_markdown  # noqa: E402
+from equations import equation_homes, link_equations  # noqa: E402
 from evidence import check_tests, link_tests  # noqa: E402
 from formulas import FormulaError, render_formulas, to_mathml  # noqa: E402
+from hooks import FOLDED, _code, _number_lines  # noqa: E402
 from mkdocs.exceptions import PluginError  # noqa: E402
 from notebooks import Outputs, make_notebook  # noqa: E402
-from settings import Row, SettingsError, has_table, is_settings, settings_markdown, settings_rows  # noqa: E402
-from sources import PUBLIC_MODULES, SourceError, find_source, public_names  # noqa: E402
+from prose import check_names  # noqa: E402
+from settings import Row, SettingsError, is_settings, settings_markdown, settings_rows  # noqa: E402
+from sources import LINE_LENGTH, PUBLIC_MODULES, SourceError, find_source, public_names  # noqa: E402
+from wrapping import wrapped  # noqa: E402
 
 # --- pages ------------------------------------------------------------------------------------------------------------
 
@@ -36,6 +41,17 @@ def test_blocks_give_the_page_again() -> None:
     assert (blocks[1].text, blocks[1].options, blocks[1].line) == ("x", 'alt="b"', 3)
     assert (blocks[3].text, blocks[3].indent) == ("a.py: b\n", "    ")
     assert blocks[5].text == "```"
+
+
+def test_options_of_a_block() -> None:
+    block = Block("python", "", "", 1, options='fold alt="A fold, a title=x" title="b"')
+    assert [block.option(name) for name in ("fold", "alt", "title", "a", "x")] == [
+        "",
+        "A fold, a title=x",
+        "b",
+        None,
+        None,
+    ]
 
 
 def test_docstrings_keep_their_lines_and_columns() -> None:
@@ -88,30 +104,6 @@ def test_settings_are_described_field_by_field() -> None:
     assert r"a \| sign stays" in settings_markdown(BoxConfig, str)
 
 
-def test_other_dataclasses_have_a_table_if_all_is_described() -> None:
-    @dataclass
-    class Answer:
-        """What was found.
-
-        shares: of each class; count: how many there were.
-        """
-
-        shares: list[float]
-        count: int = field(default=0, init=False)
-
-    @dataclass
-    class Row3:
-        """What was found. shares: of each class."""
-
-        shares: list[float]
-        count: int
-
-    assert has_table(Answer)
-    assert settings_markdown(Answer, str).endswith("| `shares` | of each class |\n| `count` | how many there were |")
-    assert not has_table(Row3)
-    assert not has_table(int)
-
-
 def test_settings_without_a_description_are_refused() -> None:
     @dataclass
     class LidConfig(BoxConfig):
@@ -136,11 +128,79 @@ def test_all_public_settings_are_described() -> None:
 
 
 def test_source_is_cut_from_the_file() -> None:
-    source = find_source("minidat/ops/linear.py: linear")
+    source = find_source("minidat/ops/linear.py: linear.backward -types")
     lines = (TOOLS.parents[1] / "minidat/ops/linear.py").read_text().splitlines()
-    assert source.code.splitlines() == lines[source.first_line - 1 : source.last_line]
+    assert source.numbers[0] == source.first_line
+    assert source.numbers[-1] == source.last_line
+    assert source.code.splitlines()[1:] == [lines[number - 1][4:] for number in source.numbers[1:] if number]
     assert source.public_name == "minidat.ops.linear"
     assert f"lines {source.first_line} to {source.last_line}" in source.title
+
+
+def test_long_lines_are_wrapped_and_the_numbers_stay() -> None:
+    lines = [
+        "def f(x):",
+        "    y = 1  # why it is one and never two",
+        "    # a comment as long as this",
+        "    return g(x, y, y)",
+    ]
+    assert wrapped(list(enumerate(lines, start=5)), 40) == [
+        (5, "def f(x):"), (6, lines[1]), (7, lines[2]), (8, lines[3]),
+    ]  # fmt: skip
+    assert wrapped(list(enumerate(lines, start=5)), 22) == [
+        (5, "def f(x):"),
+        (None, "    # why it is one"), (None, "    # and never two"), (6, "    y = 1"),
+        (7, "    # a comment as"), (None, "    # long as this"),
+        (8, "    return g(x, y, y)"),
+    ]  # fmt: skip
+    assert wrapped([(9, "return g(x, y)")], 10) == [(9, "return g("), (None, "    x, y"), (None, ")")]
+    assert wrapped([(9, '"""Long text."""')], 10) == [(9, '"""Long text."""')]  # the author's to mend
+
+
+def test_no_listing_of_the_pages_is_too_wide() -> None:
+    for page in PAGES.rglob("*.md"):
+        for block in split_blocks(page.read_text(encoding="utf-8")):
+            if block.language == "source":
+                width = LINE_LENGTH - len(block.indent)
+                source = find_source(block.text, width)
+                assert all(len(line) <= width for line in source.code.splitlines()), (page, source.title)
+                assert set(filter(None, source.numbers)) <= set(range(source.first_line, source.last_line + 1))
+
+
+def test_mentioned_equations_are_links() -> None:
+    page = '<p>By (7b) and (x), <code>(7b)</code>.</p><pre>f(7) <span class="c1"># (7b)</span></pre>'
+    page += '<span class="equation-number">(7b)</span>'
+    link = '<a class="equation-link" href="07.html#eq-7b">(7b)</a>'
+    expected = page.replace("By (7b)", f"By {link}").replace("# (7b)", f"# {link}")
+    assert link_equations(page, {"7b": "07.html"}) == expected
+    assert 'id="eq-7b"' in render_formulas('<div class="arithmatex">\\[x \\tag{7b}\\]</div>')
+
+
+def test_equations_have_one_home(tmp_path) -> None:
+    (tmp_path / "a.md").write_text(r"$$x \tag{7b}$$ and $$y \tag{a}$$")
+    assert equation_homes(tmp_path) == {"7b": "a.md"}
+    (tmp_path / "b.md").write_text(r"$$x \tag{7b}$$")
+    with pytest.raises(PluginError, match=r"b\.md: .*\(7b\) is in a\.md already"):
+        equation_homes(tmp_path)
+
+
+def test_lines_get_the_numbers_of_their_block() -> None:
+    spans = "".join(f'<span id="__span-3-{i}">x\n</span>' for i in (1, 2))
+    page = f'<div class="highlight" data-lines="12 -"><pre>{spans}</pre></div><div><pre>{spans}</pre></div>'
+    numbered = _number_lines(page)
+    assert numbered.count("data-line=") == 2
+    assert '<span id="__span-3-1" data-line="12">x' in numbered
+    assert '<span id="__span-3-2" data-line="">x' in numbered
+
+
+def test_text_beside_a_listing_names_what_is_in_it() -> None:
+    listing = "```source\nminidat/ops/linear.py: linear -backward\n```\n"
+    for text in ("`d_output`, `np.float32`, `Module.forward`, `x @ weight.T`, `linear(x, 1)`", "`dat_*`, `a/path.py`"):
+        check_names(list(split_blocks(f"{listing}\nThis is {text}.\n")), "page.md")
+    for page in (f"{listing}A line.\nAnd `d_inputs += 1`.\n", f"A line.\n\n\n\nThe `d_inputs` of\n{listing}"):
+        with pytest.raises(PluginError, match=r"page\.md, line 5: `d_inputs.*has d_inputs"):
+            check_names(list(split_blocks(page)), "page.md")
+    check_names(list(split_blocks("`d_inputs`, with no listing.")), "page.md")
 
 
 def test_source_leaves_out_what_it_is_told_to() -> None:
@@ -292,10 +352,36 @@ def test_notebook_has_the_page(tmp_path: Path) -> None:
 
 def test_a_block_that_fails_names_its_page_and_line() -> None:
     pytest.importorskip("ipykernel")
-    from notebooks import run_chapter
-
     with pytest.raises(PluginError, match=r"page\.md, line 7:(.|\n)*ZeroDivisionError"):
-        run_chapter([Block("python", "1 / 0", "", 7)], "page.md")
+        notebooks.run_chapter([Block("python", "1 / 0", "", 7)], "page.md")
+
+
+def test_a_page_runs_in_an_empty_folder(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("ipykernel")
+    monkeypatch.setattr(notebooks, "CACHE", tmp_path / "cache")
+    code = "import os, minidat\nprint(os.listdir('.'), minidat.example_image('horse').ndim)"
+    (outputs,) = notebooks.run_chapter([Block("python", code, "", 1)], "page.md")
+    assert outputs.text == "[] 3\n"
+
+
+def test_code_that_only_draws_is_folded() -> None:
+    assert _code(Block("python", "x = 1", "", 1)) == "```{ .python .executed }\nx = 1\n```\n"
+    folded = _code(Block("python", "x = 1\n\ny = 2", "", 1, options='fold="A caption" alt="b"'))
+    assert folded.startswith(
+        '??? figure-code "A caption"\n\n    ```{ .python .executed }\n    x = 1\n\n    y = 2\n    ```'
+    )
+    assert f'"{FOLDED}"' in _code(Block("python", "x = 1", "", 1, options="fold"))
+
+
+def test_times_in_chapter_15_are_those_of_the_readme() -> None:
+    chapter = (PAGES / "tutorial" / "15-speed.md").read_text(encoding="utf-8")
+    table = re.findall(r'^    "(.+)": \(([\d.]+), ([\d.]+|None)\),$', chapter, re.MULTILINE)
+    lines = (TOOLS.parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    start = next(i for i, row in enumerate(cells) if "ratio" in row)
+    columns = cells[start].index("ratio"), cells[start].index("ratio of the session")
+    rows = [row for row in cells[start + 2 :] if len(row) == len(cells[start])]
+    assert table == [(row[0], row[columns[0]], row[columns[1]].replace("\N{EN DASH}", "None")) for row in rows]
 
 
 def test_evidence_must_exist() -> None:

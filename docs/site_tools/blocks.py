@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+OPTION = re.compile(r'(?P<name>[\w-]+)(?:="(?P<value>[^"]*)")?')
 OPENING = re.compile(r"(?P<indent> *)(?P<ticks>`{3,}|~{3,})(?P<language>[\w+-]*)(?P<options>[^`]*)")
 
 
@@ -14,7 +15,7 @@ class Block:
     """Some lines of a page: prose (`language` None), or a fenced block.
 
     text: a fenced block's content, without its indentation; raw: the lines as they are, fences included; line: the
-    number of the first one; options: what follows the language, such as `title="..."`.
+    number of the first one; options: what follows the language, such as `fold title="..."`.
     """
 
     language: str | None
@@ -23,6 +24,10 @@ class Block:
     line: int
     indent: str = ""
     options: str = ""
+
+    def option(self, name: str) -> str | None:
+        """What `name="..."` in the options says, "" for a name alone, None where it is not there."""
+        return next((o["value"] or "" for o in OPTION.finditer(self.options) if o["name"] == name), None)
 
 
 def split_blocks(markdown: str) -> Iterator[Block]:

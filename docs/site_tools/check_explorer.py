@@ -7,14 +7,13 @@ opens the page of a built site (docs/site) by itself; `check_site.py` calls `che
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from playwright.sync_api import Error as PlaywrightError
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 PANELS = ("deformable", "window")
 CHOICES = ("picture", "block", "head", "window", "windowHead", "offsets", "query")
@@ -334,26 +333,10 @@ def _state(page: Page) -> dict[str, str]:
 
 def main() -> int:
     """The command. Returns its exit status."""
-    from check_site import CHROMIUM_FLAGS, SCREENS, SITE, serve  # here, since check_site imports this module
+    from check_site import SCREENS, SITE, open_pages  # here, since check_site imports this module
 
     site = Path(sys.argv[1]) if len(sys.argv) > 1 else SITE
-    problems: list[str] = []
-
-    def note_error(error: PlaywrightError) -> None:
-        problems.append(f"error in a script: {error}")
-
-    with serve(site) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS, chromium_sandbox=False
-        )
-        for screen, size in SCREENS.items():
-            context = browser.new_context(viewport=size, has_touch=screen == "phone", is_mobile=screen == "phone")  # type: ignore[arg-type]
-            page = context.new_page()
-            page.on("pageerror", note_error)
-            page.goto(f"{address}/explorer.html", wait_until="load")
-            problems += [f"{screen}: {problem}" for problem in check_explorer(page)]
-            context.close()
-        browser.close()
+    problems = open_pages(site, ["explorer.html"], check_explorer)
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"the explorer on {len(SCREENS)} screens: {len(problems)} problems")

@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from check_explorer import check_explorer
+from check_widgets import check_widgets
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, sync_playwright
 
 SITE = Path(__file__).parents[1] / "site"
@@ -169,7 +170,33 @@ def check_search(browser: Browser, site: Path, address: str) -> Iterator[str]:
 
 # Checks of pages that a reader does something with: name of the page -> a function that does it, with mouse, keyboard
 # and touch, and returns what went wrong. It runs on both screens; `page.viewport_size` tells which.
-INTERACTIONS: dict[str, Callable[[Page], list[str]]] = {"explorer.html": check_explorer}
+INTERACTIONS: dict[str, Callable[[Page], list[str]]] = {
+    "explorer.html": check_explorer,
+    "tutorial/07-bilinear-sampling.html": check_widgets,
+    "tutorial/08-reference-points.html": check_widgets,
+    "tutorial/09-deformable-attention.html": check_widgets,
+}
+
+
+def open_pages(site: Path, names: list[str], check: Callable[[Page], list[str]]) -> list[str]:
+    """What a check finds on these pages of a site, on each screen, with the errors of their scripts."""
+    problems: list[str] = []
+    with serve(site) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS, chromium_sandbox=False
+        )
+        for screen, size in SCREENS.items():
+            context = browser.new_context(viewport=size, has_touch=screen == "phone", is_mobile=screen == "phone")  # type: ignore[arg-type]
+            for name in names:
+                page, found = context.new_page(), list[str]()
+                page.on("pageerror", partial(_note_script_error, found))
+                page.goto(f"{address}/{name}", wait_until="load")
+                found += check(page)
+                problems += [f"{name} ({screen}): {problem}" for problem in found]
+                page.close()
+            context.close()
+        browser.close()
+    return problems
 
 
 def _note_console(found: list[str], message: ConsoleMessage) -> None:

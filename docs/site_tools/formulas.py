@@ -66,7 +66,8 @@ def _display(latex: str) -> str:
     number = f'<span class="equation-number">({tags[0]})</span>' if tags else ""
     mathml = to_mathml(TAG.sub("", latex).strip(), "block")
     # tabindex: a formula wider than the screen can be scrolled with the keyboard too
-    return f'<div class="equation"><div class="equation-body" tabindex="0">{mathml}</div>{number}</div>'
+    name = f' id="eq-{tags[0]}"' if tags else ""
+    return f'<div class="equation"{name}><div class="equation-body" tabindex="0">{mathml}</div>{number}</div>'
 
 
 def _mend(element: ET.Element) -> None:

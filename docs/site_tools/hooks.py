@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
-from typing import Any
 
 from blocks import Block, indented, split_blocks
 from docstrings import to_markdown
+from equations import equation_homes, link_equations, page_equations
 from evidence import TESTS_PAGE, check_tests, link_tests, mentioned_tests
 from formulas import FormulaError, render_formulas
 from mkdocs.config.defaults import MkDocsConfig
@@ -18,10 +18,16 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from notebooks import Outputs, alternative_text, make_notebook, run_chapter
-from sources import ROOT, SourceError, find_source, home_of, public_names
+from prose import check_names
+from sources import LINE_LENGTH, ROOT, SourceError, find_source, home_of, public_names
+from widgets import widget
 
 CHAPTER = re.compile(r"(?P<number>\d+)-.*\.md")
 ALL_NAMES = re.compile(r"^::: all (?P<module>[\w.]+)$", re.MULTILINE)
+EQUATIONS: dict[str, str] = {}  # the number of each -> the page where it is
+LISTING = re.compile(r'(<div [^>]*?data-lines="([^"]*)"[^>]*>)(.*?</pre>)', re.DOTALL)
+LINE = re.compile(r'(<span id="__span-\d+-\d+")>')
+FOLDED = "Code of this figure"
 TITLE = re.compile(r"^# +(.+)$", re.MULTILINE)
 
 
@@ -39,9 +45,11 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """The pictures in docs/images, which the README shows too, are part of the site."""
+    """The pictures in docs/images, which the README shows too, are part of the site. Note where each equation is."""
     for picture in sorted((ROOT / "docs" / "images").iterdir()):
         files.append(File.generated(config, f"images/{picture.name}", abs_src_path=str(picture)))
+    EQUATIONS.clear()
+    EQUATIONS.update(equation_homes(Path(config.docs_dir)))
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -52,6 +60,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown += "\n\n".join(["", *mentioned_tests(Path(config.docs_dir))])
     markdown = ALL_NAMES.sub(lambda match: "\n\n".join(_api_entries(match["module"])), markdown)
     blocks = list(split_blocks(markdown))
+    check_names(blocks, name)
     is_notebook = any(block.language == "python" for block in blocks)
     title = match[1] if (match := TITLE.search(markdown)) else name
     outputs = run_chapter(blocks, name) if is_notebook else []
@@ -60,6 +69,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     for block in blocks:
         if block.language == "source":
             parts.append(_source(block, name))
+        elif block.language == "widget":
+            parts.append(widget(block.text, name))
         elif is_notebook and block.language == "python":
             parts.append(_executed(block, next(remaining), title, page, config, files))
         else:
@@ -74,12 +85,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return text
 
 
-def on_page_content(html: str, page: Page, **_: Any) -> str:
-    """Formulas become MathML."""
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Formulas become MathML, mentioned equations links, and lines of included source get their numbers."""
+    name = page.file.src_uri
     try:
-        return render_formulas(html)
+        html = render_formulas(html)
     except FormulaError as error:
-        raise PluginError(f"{page.file.src_uri}: formula {error}") from None
+        raise PluginError(f"{name}: formula {error}") from None
+    addresses = {number: files.src_uris[uri].url_relative_to(page.file) for number, uri in EQUATIONS.items()}
+    addresses |= dict.fromkeys(page_equations(page.markdown or ""), "")
+    return _number_lines(link_equations(html, addresses))
 
 
 def _pages_in(folder: Path) -> list[Path]:
@@ -110,18 +125,41 @@ def _api_entries(module_name: str) -> Iterator[str]:
 
 def _source(block: Block, page: str) -> str:
     try:
-        source = find_source(block.text)
+        source = find_source(block.text, LINE_LENGTH - len(block.indent))
     except SourceError as error:
         raise PluginError(f"{page}, line {block.line}: source: {error}") from None
-    text = f'````{{ .python title="{source.title}" }}\n{source.code}\n````'
+    if (widest := max(map(len, source.code.splitlines())) + len(block.indent)) > LINE_LENGTH:
+        raise PluginError(
+            f"{page}, line {block.line}: {source.title}: a line of the listing has {widest} characters, the page shows "
+            f"{LINE_LENGTH}; break it in the source"
+        )
+    numbers = " ".join(str(number or "-") for number in source.numbers)
+    text = f'````{{ .python title="{source.title}" data-lines="{numbers}" }}\n{source.code}\n````'
     if source.public_name:
         text += f"\n\n[`{source.public_name}`][{source.public_name}]{{ .source-link }}"
     return indented(text, block.indent) + "\n"
 
 
+def _number_lines(html: str) -> str:
+    """Give the lines of included source the numbers that their block has in `data-lines`."""
+
+    def number(listing: re.Match[str]) -> str:
+        numbers = iter(listing[2].split())
+        return listing[1] + LINE.sub(lambda line: f'{line[1]} data-line="{next(numbers).strip("-")}">', listing[3])
+
+    return LISTING.sub(number, html)
+
+
+def _code(block: Block) -> str:
+    """A block's code, folded if its fence says so."""
+    text = f"```{{ .python .executed }}\n{block.text}\n```\n"
+    caption = block.option("fold")
+    return text if caption is None else f'??? figure-code "{caption or FOLDED}"\n\n{indented(text, "    ")}\n'
+
+
 def _executed(block: Block, outputs: Outputs, title: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """A block of code and, below it, what it printed and its pictures, which become files of the site."""
-    text = f"```{{ .python .executed }}\n{block.text}\n```\n"
+    text = _code(block)
     if outputs.text.strip():
         text += f"\n```{{ .text .output .no-copy }}\n{outputs.text.rstrip()}\n```\n"
     folder = Path(page.file.src_uri).with_suffix("")

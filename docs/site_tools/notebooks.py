@@ -1,7 +1,9 @@
 """A page is a notebook: its ```python blocks are run in order when the site is built.
 
 What they print, and the picture that the last expression of a block is, stand below the block on the page; the executed
-notebook can be downloaded. Running is skipped while neither the blocks nor anything they could use have changed.
+notebook can be downloaded. Options of a block: alt="..." says what its picture shows; `fold`, or fold="...", folds the
+code away on the page under that caption, for code that only draws. Running is skipped while neither the blocks nor
+anything they could use have changed.
 
     python docs/site_tools/notebooks.py docs/pages/tutorial/02-linear.md      run one chapter, print what it prints
 """
@@ -13,6 +15,7 @@ import hashlib
 import html
 import json
 import mimetypes
+import os
 import platform
 import re
 import sys
@@ -36,7 +39,6 @@ SECONDS_A_CELL = 120
 PACKAGES = ("numpy", "scipy", "pillow", "matplotlib")
 PICTURE = "image/png"
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")  # colors of a terminal, in tracebacks
-ALT = re.compile(r'alt="([^"]*)"')
 ADMONITION = re.compile(r'(?:!!!|\?\?\?\+?|===) *(?P<kind>[\w-]*)[^"]*(?:"(?P<title>[^"]*)")?')
 REFERENCE = re.compile(r"\[([^\]]+)\]\[[\w.]*\]")  # [text][minidat.name]
 PAGE_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\)")
@@ -54,7 +56,7 @@ class Outputs:
 
 
 def run_chapter(blocks: Sequence[Block], name: str) -> list[Outputs]:
-    """Run the python blocks of a page one after the other in the root of the repository, or recall what they gave.
+    """Run the python blocks of a page one after the other in an empty folder, or recall what they gave.
 
     One Outputs for each. name: the page's, for errors. Raises PluginError naming page, line and what went wrong.
     """
@@ -75,8 +77,8 @@ def run_chapter(blocks: Sequence[Block], name: str) -> list[Outputs]:
 def make_notebook(blocks: Sequence[Block], outputs: Sequence[Outputs], title: str, folder: Path) -> str:
     """The page as an executed notebook (the text of an .ipynb file). folder: where the page is, for its pictures."""
     introduction = (
-        f"*This notebook is the page “{title}” of minidat's documentation. Run it from the root of a copy of minidat's "
-        'repository, after* `pip install -e ".[docs]" notebook`*.*'
+        f"*This notebook is the page “{title}” of minidat's documentation. It runs in any folder, after* "
+        "`pip install . matplotlib notebook` *in a copy of minidat's repository.*"
     )
     cells = [nbformat.v4.new_markdown_cell(introduction)]
     prose = _Prose()
@@ -101,8 +103,8 @@ def make_notebook(blocks: Sequence[Block], outputs: Sequence[Outputs], title: st
 
 def alternative_text(block: Block, title: str) -> str:
     """What is said in the place of a block's picture: the fence's `alt="..."`, or what the block shows."""
-    if given := ALT.search(block.options):
-        return given[1]
+    if given := block.option("alt"):
+        return given
     expression = block.text.strip().splitlines()[-1]
     return f"Picture made by the code above, {expression} (chapter: {title})".replace("[", "(").replace("]", ")")
 
@@ -114,6 +116,8 @@ class _Prose:
         self.in_admonition = False
 
     def translate(self, block: Block) -> str:
+        if block.language == "widget":
+            return "*Here the page has a figure that you can move.*"
         if block.language == "source":
             source = find_source(block.text)
             text = f"`{source.title}`:\n\n```python\n{source.code}\n```"
@@ -167,16 +171,19 @@ def _surroundings() -> list[str]:
 
 
 def _execute(cells: Sequence[Block], name: str) -> list[list[dict[str, Any]]]:
-    """The outputs of each cell in nbformat's terms."""
+    """The outputs of each cell in nbformat's terms, run where a reader might: in a folder with nothing in it."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.text) for cell in cells])
     client = NotebookClient(
         notebook,
         kernel_name="python3",
         timeout=SECONDS_A_CELL,
-        resources={"metadata": {"path": str(ROOT)}},
         extra_arguments=["--log-level=40"],  # errors only: it would warn that a port of this machine is not encrypted
     )
-    with client.setup_kernel():
+    python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        client.setup_kernel(cwd=empty, env={**os.environ, "PYTHONPATH": python_path}),
+    ):
         for i, (cell, block) in enumerate(zip(notebook.cells, cells, strict=True)):
             where = f"{name}, line {block.line}"
             try:

@@ -29,6 +29,8 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from wrapping import Line, wrapped
+
 ROOT = Path(__file__).parents[2]
 LINE_LENGTH = 88  # that the site shows without scrolling sideways
 FOR_TOOLS = re.compile(r"  # (type: ignore|fmt: skip|noqa).*")
@@ -65,7 +67,8 @@ class Source:
     """A piece of a file.
 
     public_name: what the API reference calls it, or the thing it is part of; None if private, and for a statement;
-    owner: of a statement, the function that it is in.
+    numbers: of each line of `code` its number in the file, None for one that wrapping has made; owner: of a statement,
+    the function that it is in.
     """
 
     path: str
@@ -73,6 +76,7 @@ class Source:
     last_line: int
     code: str
     public_name: str | None
+    numbers: tuple[int | None, ...]
     owner: str = ""
 
     @property
@@ -84,8 +88,11 @@ class Source:
         return f"{place}, in {self.owner}" if self.owner else place
 
 
-def find_source(specification: str) -> Source:
-    """What a source block asks for. Raises SourceError, saying what is wrong, if there is no such thing."""
+def find_source(specification: str, width: int = LINE_LENGTH) -> Source:
+    """What a source block asks for, in lines of at most `width` characters where they can be broken.
+
+    Raises SourceError, saying what is wrong, if there is no such thing.
+    """
     match = SPECIFICATION.fullmatch(specification.strip())
     if match is None:
         raise SourceError(
@@ -101,8 +108,9 @@ def find_source(specification: str) -> Source:
     omissions = [o.strip("- ") for o in match["omissions"].split()]
     if match["part"]:
         node = _statement(text, node, match["part"], f"{match['path']}: {match['name']}")
-        return replace(_cut(text, node, match["path"], match["name"], omissions), public_name=None, owner=match["name"])
-    return _cut(text, node, match["path"], match["name"], omissions)
+        cut = _cut(text, node, match["path"], match["name"], omissions, width)
+        return replace(cut, public_name=None, owner=match["name"])
+    return _cut(text, node, match["path"], match["name"], omissions, width)
 
 
 def public_names(module_name: str) -> list[str]:
@@ -175,7 +183,7 @@ def _is_in(inner: ast.stmt, outer: ast.stmt) -> bool:
     return any(node is inner for node in ast.walk(outer))
 
 
-def _cut(text: str, node: ast.AST, path: str, name: str, omissions: list[str]) -> Source:
+def _cut(text: str, node: ast.AST, path: str, name: str, omissions: list[str], width: int) -> Source:
     assert isinstance(node, ast.stmt)
     lines = text.splitlines()
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
@@ -193,9 +201,14 @@ def _cut(text: str, node: ast.AST, path: str, name: str, omissions: list[str]) -
         if omission != "types":
             begin, end, instead = _omitted(node, omission, path, name)
             replaced |= dict.fromkeys(range(begin, end + 1)) | {begin: instead}
-    kept = [replaced.get(n, lines[n - 1]) for n in range(first, last + 1)]
-    code = textwrap.dedent("\n".join(line for line in kept if line is not None))
-    return Source(path, first, last, code, _public_path(path, name))
+    shown: list[Line] = []
+    for n in range(first, last + 1):
+        if (line := replaced.get(n, lines[n - 1])) is not None:
+            shown += [(n if i == 0 else None, part) for i, part in enumerate(line.split("\n"))]
+    code = textwrap.dedent("\n".join(text for _, text in shown)).split("\n")
+    shown = wrapped([(n, text) for (n, _), text in zip(shown, code, strict=True)], width)
+    numbers = tuple(n for n, _ in shown)
+    return Source(path, first, last, "\n".join(text for _, text in shown), _public_path(path, name), numbers)
 
 
 def _signature(function: ast.FunctionDef, text: str) -> str:

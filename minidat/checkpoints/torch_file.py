@@ -275,7 +275,7 @@ class _Storages:
         return self.tensor_v2(storage, offset, shape, strides, gradient, hooks, metadata)
 
     def tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> np.ndarray:
-        """A view of the storage: `shape`, and `strides` and `offset` counted in elements."""
+        """A view of the storage; `strides` and `offset` are counted in elements."""
         if not isinstance(storage, _Storage) or storage.element is UNTYPED:
             raise ValueError("a tensor of something else than a storage of its type")
         if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:

@@ -91,19 +91,24 @@ def segment_picture(
 
     Raises CheckpointError if the weights give logits that are not finite.
     """
-    single = len(scales) == 1 and not flip
+    single = len(scales) == 1 and not flip  # one answer needs no average
     total = np.zeros((*image.shape[:2], model.config.num_classes), model.dtype)
+    sides = model.config.resize_size
     for scale in scales:
-        longest, shortest = (max(1, int(side * scale)) for side in model.config.resize_size)
+        longest, shortest = (max(1, int(side * scale)) for side in sides)
         for mirrored in (False, True) if flip else (False,):
-            seen = image[:, ::-1] if mirrored else image
-            pixels = preprocess_segmentation(np.ascontiguousarray(seen), scale=(longest, shortest))
+            seen = np.ascontiguousarray(image[:, ::-1] if mirrored else image)
+            pixels = preprocess_segmentation(seen, scale=(longest, shortest))
             (logits,) = model.full_logits(pixels[np.newaxis], [image.shape[:2]])
-            if not np.isfinite(logits).all():
-                raise CheckpointError(f"{model.config.name}: the logits are not finite numbers; use undamaged weights")
-            answer = logits if single else ops.softmax(logits)[0]  # one answer needs no average
+            _check_finite(model, logits)
+            answer = logits if single else ops.softmax(logits)[0]
             total += answer[:, ::-1] if mirrored else answer
     return total.argmax(axis=-1).astype(model.label_dtype)
+
+
+def _check_finite(model: Segmentor, logits: np.ndarray) -> None:
+    if not np.isfinite(logits).all():
+        raise CheckpointError(f"{model.config.name}: the logits are not finite numbers; use undamaged weights")
 
 
 def _pictures(

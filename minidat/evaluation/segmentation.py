@@ -76,7 +76,8 @@ class SegmentationMetrics:
     def class_iou(self) -> np.ndarray:
         """Intersection over union of each class, (K,) float64, in [0, 1] or NaN."""
         right = self.confusion.diagonal()
-        return _ratio(right, self.confusion.sum(axis=0) + self.confusion.sum(axis=1) - right)
+        found, true = self.confusion.sum(axis=0), self.confusion.sum(axis=1)
+        return _ratio(right, true + found - right)
 
     @property
     def class_accuracy(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A convolution with its normalization folded into the weights, and a ReLU: two passes over the map, not four.
+"""A convolution with its normalization folded into the weights, and a ReLU: one pass over the map after it, not four.
 
 With fixed statistics the norm multiplies each output channel by s = norm_weight / sqrt(variance + eps) and adds
 norm_bias - s mean. The convolution is linear: s times its weight, and that shift as its bias, give the same. Backward
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..ops.batch_normalization import Statistics
+from ..ops.convolution import check_conv2d
 from ..runtime.threads import chunked, empty
-from .conv2d import conv2d
+from .conv2d import conv2d, dense
 
 
 def conv_norm_relu(
@@ -36,15 +37,16 @@ def conv_norm_relu(
     factor = norm_weight * inverse_std  # (D,)
     folded = weight * factor[:, None, None, None]
     shift = norm_bias - factor * mean
-    convolved, conv_backward = conv2d(x, folded, shift, padding=padding, keep=keep)
+    if not keep:
+        check_conv2d(x, folded, shift, (1, 1), (padding, padding), 1)
+        return dense(x, folded, shift, (1, 1), (padding, padding), rectify=True), None
+    convolved, conv_backward = conv2d(x, folded, shift, padding=padding)
     output = empty(convolved.shape, convolved.dtype)
 
     def rectify(part: slice) -> None:
         np.maximum(convolved[part], 0, out=output[part])
 
     chunked(rectify, len(output), max(1, output[0].size))
-    if not keep:
-        return output, None
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         d_x, d_folded, d_norm_bias = conv_backward(d_output * (output > 0))

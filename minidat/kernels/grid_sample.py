@@ -33,7 +33,7 @@ def grid_sample(x: np.ndarray, positions: np.ndarray, *, align_corners: bool = T
     first_row = np.arange(batch)[:, None, None, None] * (height * width * groups) + np.arange(groups)[:, None, None]
 
     def line(pixel: np.ndarray, size: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """What row or column `pixel` adds to a row number, and whether there is such a pixel."""
+        """What `pixel` of an axis adds to a row number, and whether it exists."""
         exists = (pixel >= 0) & (pixel < size)
         return np.where(exists, pixel, 0).astype(np.intp) * step, exists
 

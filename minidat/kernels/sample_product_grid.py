@@ -31,7 +31,7 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
     tasks = _tasks(batch, groups, keys, heads * table_rows * grid_columns)
 
     def partial_sums(images: slice, g: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Hat matrices of the columns (b, k, Qx, S), and the table contracted with them: (b, k, Qx, heads, R)."""
+        """Hats of columns (b, k, Qx, S); table times hats (b, k, Qx, heads, R)."""
         hats = _hats(columns[images, g, part], table_columns)
         sums = hats.reshape(-1, table_columns) @ stacked_table[g].T
         return hats, sums.reshape(*hats.shape[:3], heads, table_rows)

@@ -10,7 +10,7 @@ from ..errors import ShapeError
 
 
 def check(condition: bool, op: str, what: str, found: Any, expected: Any) -> None:
-    """Raise ShapeError with one line naming the operator and argument unless `condition` holds."""
+    """Raise ShapeError, naming operator and argument, unless `condition` holds."""
     if not condition:
         raise ShapeError(f"{op}: {what}: found {found}, expected {expected}")
 

@@ -49,14 +49,8 @@ def pixel_cross_entropy(
     Raises ShapeError for labels of another shape or out of range, or weights that are not K. Source: arXiv 1411.4038,
     section 4; weights: torch.nn.functional.cross_entropy.
     """
-    check(logits.ndim == 4 and logits.size > 0, "pixel_cross_entropy", "logits", logits.shape, "(B, H, W, K), none 0")
-    check(labels.shape == logits.shape[:3], "pixel_cross_entropy", "labels", labels.shape, logits.shape[:3])
-    classes = logits.shape[-1]
-    counted = labels != ignored
-    fits = len(class_weights) in (0, classes)
-    check(fits, "pixel_cross_entropy", "number of class_weights", len(class_weights), f"0 or {classes}")
-    wrong = labels[counted & ((labels < 0) | (labels >= classes))]
-    check(wrong.size == 0, "pixel_cross_entropy", "labels", wrong[:1], f"0 to {classes - 1}, or {ignored}")
+    _check_pixels(logits, labels, ignored, class_weights)
+    counted, classes = labels != ignored, logits.shape[-1]
     targets = np.where(counted, labels, 0)[..., None].astype(np.intp)  # (B, H, W, 1)
     of_classes = np.array(class_weights or [1] * classes, logits.dtype)
     weights = of_classes[targets] * counted[..., None]  # (B, H, W, 1)
@@ -72,6 +66,18 @@ def pixel_cross_entropy(
         return (d_logits * (weights * d_logits.dtype.type(float(d_output) / labels.size)),)
 
     return output, backward
+
+
+def _check_pixels(
+    logits: np.ndarray, labels: np.ndarray, ignored: int | None, class_weights: tuple[float, ...]
+) -> None:
+    op = "pixel_cross_entropy"
+    check(logits.ndim == 4 and logits.size > 0, op, "logits", logits.shape, "(B, H, W, K), none 0")
+    check(labels.shape == logits.shape[:3], op, "labels", labels.shape, logits.shape[:3])
+    classes = logits.shape[-1]
+    check(len(class_weights) in (0, classes), op, "number of class_weights", len(class_weights), f"0 or {classes}")
+    wrong = labels[(labels != ignored) & ((labels < 0) | (labels >= classes))]
+    check(wrong.size == 0, op, "labels", wrong[:1], f"0 to {classes - 1}, or {ignored}")
 
 
 def _probabilities(targets: np.ndarray, batch: int, classes: int, dtype: np.dtype) -> np.ndarray:

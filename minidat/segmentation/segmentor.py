@@ -114,12 +114,18 @@ class Segmentor(Module):
         They are resized twice, as the authors do: to the size of the images, then to that of the picture.
         """
         size = np.shape(images)[1:3]
-        if sizes is not None and len(sizes) != len(images):
-            raise ShapeError(f"sizes: found {len(sizes)}, expected {len(images)}, one an image")
+        _check_sizes(images, sizes)
         logits, _ = self.forward(images, Context())
         for i in range(len(logits)):
-            steps = [size] if sizes is None else [size, (int(sizes[i][0]), int(sizes[i][1]))]
+            steps = [size]
+            if sizes is not None:
+                steps.append((int(sizes[i][0]), int(sizes[i][1])))
             yield resize_in_steps(logits[i], steps)
+
+
+def _check_sizes(images: np.ndarray, sizes: Sizes | None) -> None:
+    if sizes is not None and len(sizes) != len(images):
+        raise ShapeError(f"sizes: found {len(sizes)}, expected {len(images)}, one an image")
 
 
 def resize_in_steps(logits: np.ndarray, sizes: Sizes) -> np.ndarray:

@@ -39,29 +39,7 @@
 
   // --- small helpers ---------------------------------------------------------------------------------------------
 
-  /** An element: html("p.note", {title: "..."}, child or text, ...). */
-  function html(tag, attributes = {}, ...children) {
-    const [name, ...classes] = tag.split(".");
-    const element = document.createElement(name);
-    element.classList.add(...classes);
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    element.append(...children);
-    return element;
-  }
-
-  function svg(name, attributes = {}, ...children) {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
-    set(element, attributes);
-    element.append(...children);
-    return element;
-  }
-
-  function set(element, attributes) {
-    for (const [key, value] of Object.entries(attributes)) {
-      element.setAttribute(key, typeof value === "number" ? +value.toFixed(3) : value);
-    }
-  }
-
+  const { html, svg, set } = window.minidatElements;
   const percent = (share) => (share < 0.0005 ? "0 %" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`);
   const rgb = (color) => `rgb(${color.map(Math.round).join(" ")})`;
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
