@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from hooks import FOLDED, _code, _number_lines  # noqa: E402
 from mkdocs.exceptions import PluginError  # noqa: E402
 from notebooks import Outputs, make_notebook  # noqa: E402
 from prose import check_names  # noqa: E402
-from settings import Row, SettingsError, is_settings, settings_markdown, settings_rows  # noqa: E402
+from settings import Row, SettingsError, has_table, is_settings, settings_markdown, settings_rows  # noqa: E402
 from sources import LINE_LENGTH, PUBLIC_MODULES, SourceError, find_source, public_names  # noqa: E402
 from wrapping import wrapped  # noqa: E402
 
@@ -102,6 +102,30 @@ def test_settings_are_described_field_by_field() -> None:
     assert "| `sides` | required | how many, 1. up |" in text
     assert "| `color`<br>`edge` | `'red'`<br>`'black'` | names of colors; all are known |" in text
     assert r"a \| sign stays" in settings_markdown(BoxConfig, str)
+
+
+def test_other_dataclasses_have_a_table_if_all_is_described() -> None:
+    @dataclass
+    class Answer:
+        """What was found.
+
+        shares: of each class; count: how many there were.
+        """
+
+        shares: list[float]
+        count: int = field(default=0, init=False)
+
+    @dataclass
+    class Row3:
+        """What was found. shares: of each class."""
+
+        shares: list[float]
+        count: int
+
+    assert has_table(Answer)
+    assert settings_markdown(Answer, str).endswith("| `shares` | of each class |\n| `count` | how many there were |")
+    assert not has_table(Row3)
+    assert not has_table(int)
 
 
 def test_settings_without_a_description_are_refused() -> None:

@@ -1,8 +1,8 @@
 """Docstrings as Markdown for the API reference: a griffe extension.
 
 The docstrings are plain text with formulas in ASCII. What is indented, or laid out in columns, stays as it is; the rest
-flows as text, with a new line where a sentence ends at the end of a line, as the author meant it. The fields of configs
-and recipes become tables (see `settings`).
+flows as text, with a new line where a sentence ends at the end of a line, as the author meant it. The fields of
+dataclasses become tables (see `settings`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import Any
 
 from griffe import Alias, Class, Docstring, Extension, Module, Object
-from settings import is_settings, settings_markdown
+from settings import has_table, settings_markdown
 
 AS_IT_IS = re.compile(r"(`[^`]*`|\*[\w-]+\*)")  # code and emphasis
 SPECIAL = re.compile(r"([\\*_\[\]#${}])")
@@ -50,7 +50,7 @@ def _translate(item: Object) -> None:
 def _translate_class(item: Class) -> None:
     cls = getattr(import_module(item.module.path), item.name, None)
     left_out: Iterable[str] = ()
-    if is_settings(cls):
+    if has_table(cls):
         item.docstring = Docstring(settings_markdown(cls, to_markdown))
         item.decorators, item.labels = [], item.labels | {"dataclass"}  # or else griffe would show an __init__ as well
         left_out = [*(field.name for field in dataclasses.fields(cls)), "__post_init__"]
@@ -89,9 +89,7 @@ def _preformatted(text: str) -> str:
 
 
 def _prose(lines: list[str]) -> str:
-    text = re.sub(
-        r"(?<=[.:])\n", "  \n", "\n".join(lines)
-    )  # two blanks at the end of a line: what follows is a new one
+    text = re.sub(r"(?<=\.)\n", "  \n", "\n".join(lines))  # two blanks at the end of a line: what follows is a new one
     parts = AS_IT_IS.split(text)
     parts[::2] = [SPECIAL.sub(r"\\\1", part).replace("<", "&lt;") for part in parts[::2]]
     return "".join(parts)

@@ -1,6 +1,7 @@
-"""Settings as tables: the fields of a config, a recipe or an augmentation, with what its docstring says about each.
+"""Fields as tables: those of a config, a recipe or an augmentation, with what its docstring says about each.
 
-Such a class is a dataclass. Its docstring describes the fields one after the other,
+Such a class is a dataclass; other dataclasses get a table too if they describe all of their fields. The docstring
+describes the fields one after the other,
 
     epochs: passes through the training images; batch: images a step; ...: ...;
 
@@ -23,7 +24,7 @@ from typing import TypeGuard
 
 NAMES = re.compile(r"\w*(Config|Settings|Recipe|Augmentation)")
 SENTENCE_END = re.compile(r"\.(\s+(?=[A-Z])|\s*$)")
-REQUIRED = "required"
+REQUIRED, NO_ARGUMENT = "required", "no argument"
 
 
 class SettingsError(Exception):
@@ -32,7 +33,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """A field: its name, its default as Python code or REQUIRED, what it is for, and whether the class inherits it."""
+    """A field: its name; its default, Python code, REQUIRED or NO_ARGUMENT; what it is for; whether it is inherited."""
 
     name: str
     default: str
@@ -41,8 +42,18 @@ class Row:
 
 
 def is_settings(value: object) -> TypeGuard[type]:
-    """Whether the API reference shows a class as a table of its fields."""
+    """Whether a class is one of settings, all of whose fields must be described."""
     return inspect.isclass(value) and dataclasses.is_dataclass(value) and NAMES.fullmatch(value.__name__) is not None
+
+
+def has_table(value: object) -> TypeGuard[type]:
+    """Whether the API reference shows a class as a table: settings, and other dataclasses with all fields described."""
+    if not (inspect.isclass(value) and dataclasses.is_dataclass(value)):
+        return False
+    try:
+        return is_settings(value) or bool(settings_rows(value))
+    except SettingsError:
+        return False
 
 
 def settings_rows(cls: type) -> list[Row]:
@@ -80,13 +91,17 @@ def settings_markdown(cls: type, to_markdown: Callable[[str], str]) -> str:
 
 def _table(rows: Iterable[Row], to_markdown: Callable[[str], str]) -> str:
     """Neighbors with one description share a line."""
-    lines = ["| field | default | |", "|---|---|---|"]
+    rows = list(rows)
+    has_defaults = any(row.default not in (REQUIRED, NO_ARGUMENT) for row in rows)
+    lines = ["| field | default | |", "|---|---|---|"] if has_defaults else ["| field | |", "|---|---|"]
     for description, group in groupby(rows, key=lambda row: row.description):
         fields = list(group)
         names = "<br>".join(f"`{row.name}`" for row in fields)
-        defaults = "<br>".join(row.default if row.default == REQUIRED else f"`{row.default}`" for row in fields)
+        defaults = "<br>".join(
+            row.default if row.default in (REQUIRED, NO_ARGUMENT) else f"`{row.default}`" for row in fields
+        )
         meaning = " ".join(to_markdown(description).split()).replace("|", "\\|")
-        lines.append(f"| {names} | {defaults} | {meaning} |")
+        lines.append(f"| {names} | {defaults} | {meaning} |" if has_defaults else f"| {names} | {meaning} |")
     return "\n".join(lines)
 
 
@@ -128,6 +143,8 @@ def _own_values(cls: type) -> dict[str, ast.expr | None]:
 
 def _default(cls: type, field: dataclasses.Field) -> str:
     """A field's default, as it is written in the source or as its value prints: whichever is shorter."""
+    if not field.init:
+        return NO_ARGUMENT
     factory = field.default_factory
     if factory is not dataclasses.MISSING:
         return f"{factory.__name__}()" if inspect.isclass(factory) else "computed"
