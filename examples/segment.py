@@ -1,11 +1,10 @@
-"""Say what each pixel of photographs shows: `python examples/segment.py photo.jpg --weights FILE`. The same as
-`minidat segment`.
+"""Say what each pixel of photographs shows: `python examples/segment.py photo.jpg`. The same as `minidat segment`.
 
 To do it from a program of your own:
 
     import minidat
 
-    model = minidat.load_model("upernet_datpp_tiny.npz")
+    model = minidat.load_model("dat_mini_camvid")
     for name, share in minidat.segment(model, minidat.load_image("photo.jpg")).largest():
         print(name, share)
 """

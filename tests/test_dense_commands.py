@@ -251,9 +251,15 @@ def test_bad_input_is_told_in_one_line(arguments, message, folder, here, capsys)
 
 
 def test_segment_without_weights(here, capsys, monkeypatch) -> None:
+    """The segmentor that comes along; one line where it does not."""
+    image = shipped.shipped_file(shipped.IMAGES, "street", ".jpg")
+    assert main(["segment", str(image), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    shares = {each["label"]: each["share"] for each in found["classes"]}
+    assert shares["road"] + shares["building"] > 0.3
     monkeypatch.setattr(shipped, "PACKAGE", here / "minidat")  # nothing comes with it
-    assert main(["segment", "139.png"]) == 2
-    assert "--weights: no segmentor comes with minidat; fetch one with `minidat download" in capsys.readouterr().err
+    assert main(["segment", str(image)]) == 2
+    assert "dat_mini_camvid: no .npz file of this name comes with minidat" in capsys.readouterr().err
 
 
 def test_json_or_coco(folder, images, capsys) -> None:

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--weights",
         metavar="FILE",
-        help="the detector: a .npz or .pth file (default: dat_mini_bccd, which comes with minidat)",
+        help="the detector: a .npz or .pth file, or a name that comes with minidat (default: dat_mini_bccd)",
     )
     command.add_argument(
         "--threshold", type=float, default=0.3, metavar="T", help="the score that must be exceeded (default: 0.3)"

@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--weights",
         metavar="FILE",
-        help="the segmentor: a .npz or .pth file (default: dat_mini_camvid, if it comes with minidat)",
+        help="the segmentor: a .npz or .pth file, or a name that comes with minidat (default: dat_mini_camvid)",
     )
     command.add_argument("--output", metavar="DIR", help="the folder to draw into (default: here)")
     command.add_argument(
@@ -72,3 +72,6 @@ def run(arguments: argparse.Namespace) -> None:
         return
     for line in lines:
         say(line)
+    if arguments.weights is None:
+        print(f"\nThe segmentor that comes with minidat knows only street scenes: {', '.join(model.labels)}.")
+        print("For ADE20K's 150 classes: minidat download upernet_datpp_tiny, then segment with --weights FILE")

@@ -48,16 +48,9 @@ def load_detector(weights: str | None) -> Any:
 
 
 def load_segmentor(weights: str | None) -> Any:
-    from ..files.shipped import WEIGHTS, shipped_file, shipped_names
+    from ..files.shipped import WEIGHTS, shipped_file
 
-    if weights is not None:
-        return _load("segment", weights)
-    if SEGMENTOR not in shipped_names(WEIGHTS, ".npz"):
-        raise ConfigError(
-            "--weights: no segmentor comes with minidat; fetch one with `minidat download upernet_datpp_tiny`, or "
-            "train one with `minidat train`"
-        )
-    return _load("segment", shipped_file(WEIGHTS, SEGMENTOR, ".npz"))
+    return _load("segment", shipped_file(WEIGHTS, SEGMENTOR, ".npz") if weights is None else weights)
 
 
 def _load(command: str, weights: str | os.PathLike[str]) -> Any:
