@@ -323,7 +323,13 @@ def _cell(page: Page, panel: str, y: float, x: float) -> str:
     """The "row,column" at these shares of the picture, beyond which a padded map may reach."""
     rows, columns = _map_size(page, panel)
     sides = (page.get_attribute(f".ex-panel.ex-is-{panel}", "data-sides") or "").split(",")
-    return f"{int(y / float(sides[0]) * rows)},{int(x / float(sides[1]) * columns)}"
+    step = int(page.get_attribute(f".ex-panel.ex-is-{panel}", "data-step") or 0)  # every which query is stored
+
+    def index(share: float, side: float, tokens: int) -> int:
+        place, last = share / side * tokens, (round(tokens / side) - 1) // step
+        return step * min(int(place) if step == 1 else round((place - 0.5) / step), last)
+
+    return f"{index(y, float(sides[0]), rows)},{index(x, float(sides[1]), columns)}"
 
 
 def _state(page: Page) -> dict[str, str]:

@@ -42,6 +42,7 @@ ESCAPE = re.compile(r"\x1b\[[0-9;]*m")  # colors of a terminal, in tracebacks
 ADMONITION = re.compile(r'(?:!!!|\?\?\?\+?|===) *(?P<kind>[\w-]*)[^"]*(?:"(?P<title>[^"]*)")?')
 REFERENCE = re.compile(r"\[([^\]]+)\]\[[\w.]*\]")  # [text][minidat.name]
 PAGE_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\)")
+EXPLORER_LINK = re.compile(r'<a href="[^"]*explorer\.html[^"]*">([^<]+)</a>')
 PICTURE_LINK = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<path>(?!https?:)[^)]*)\)")
 EMPTY_QUOTATION = re.compile(r"\A(>\n)+|(\n>)+\Z")
 ATTRIBUTES = re.compile(r"\{:? *[.#][a-z][^}]*\}")
@@ -140,7 +141,9 @@ class _Prose:
                 lines.append(line)
         text = "\n".join(lines)
         if block.language is None:
-            text = ATTRIBUTES.sub("", PAGE_LINK.sub(r"\1", REFERENCE.sub(r"\1", text)))
+            for link in (REFERENCE, PAGE_LINK, EXPLORER_LINK):
+                text = link.sub(r"\1", text)
+            text = ATTRIBUTES.sub("", text)
         return EMPTY_QUOTATION.sub("", text.strip())
 
 

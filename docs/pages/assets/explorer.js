@@ -101,10 +101,17 @@
   /** Rows and columns of a block's map whose middle is in the picture; what is beyond is padding. */
   const visible = (block) => block.map.map((n, axis) => Math.round(n / block.sides[axis]));
 
-  /** The token of a block's map that a place on the picture belongs to: [row, column]. */
+  /** The token of a block's map that a place on the picture belongs to, or the nearest one that is stored. */
   const cellOf = (block, at) =>
-    at.map((share, axis) =>
-      clamp(Math.floor((share / block.sides[axis]) * block.map[axis]), 0, visible(block)[axis] - 1));
+    at.map((share, axis) => {
+      const step = stepOf(block);
+      const place = (share / block.sides[axis]) * block.map[axis]; // in tokens; their centers are at halves
+      const last = Math.floor((visible(block)[axis] - 1) / step);
+      return step * clamp(step === 1 ? Math.floor(place) : Math.round((place - 0.5) / step), 0, last);
+    });
+
+  /** Every which query of a row and column is stored. */
+  const stepOf = (block) => block.step ?? 1;
 
   /** The middle of a token as shares of the picture. */
   const middleOf = (block, cell) =>
@@ -273,7 +280,7 @@
         if (event.altKey || event.ctrlKey || event.metaKey) return;
         if (step) {
           const cell = cellOf(this.block, view.at).map((index, axis) =>
-            clamp(index + step[axis], 0, visible(this.block)[axis] - 1));
+            clamp(index + step[axis] * stepOf(this.block), 0, visible(this.block)[axis] - 1));
           moveQuery(middleOf(this.block, cell));
         } else if (event.key === "Escape") {
           hold(false);
@@ -329,6 +336,7 @@
       this.element.dataset.head = head;
       this.element.dataset.map = this.block.map.join(",");
       this.element.dataset.sides = this.block.sides.join(",");
+      this.element.dataset.step = stepOf(this.block);
       this.element.dataset.query = cell.join(",");
       for (const input of this.heads.querySelectorAll("input")) input.checked = input.value === String(head);
       const box = this.box(cell);
@@ -336,7 +344,8 @@
       for (const rect of this.marker.querySelectorAll("rect")) {
         set(rect, { x: box.x + inset, y: box.y + inset, width: box.width - 2 * inset, height: box.height - 2 * inset });
       }
-      set(this.marker.lastChild, { cx: view.at[1] * WIDTH, cy: view.at[0] * this.height });
+      const dot = stepOf(this.block) === 1 ? 4 : 0; // where the reader is, unless that is between the queries there are
+      set(this.marker.lastChild, { cx: view.at[1] * WIDTH, cy: view.at[0] * this.height, r: dot });
       this.drawShares(cell, head);
     }
 
