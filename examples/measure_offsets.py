@@ -92,14 +92,15 @@ def measure(model, dataset):
         part = model.backbone if isinstance(model, Detector | Segmentor) else model
         part.forward(pixels, Context(trace=trace))
     print(f"{'block':<22}{'map':>9}{'points':>9}{'length':>8}", end="")
-    print(f"{'constant':>10}{'place':>7}{'content':>9}{'own constant':>14}")
+    print(f"{'constant':>10}{'place':>7}{'content':>9}{'own constant':>14}  content by group")
     for path, records in trace.items():
         shares = offset_shares(records)
         own = np.mean([offset_shares([one]).constant for record in records for one in single(record)])
         name = path.removeprefix("backbone.").removesuffix(".attention")
         sizes = (" x ".join(map(str, size)) for size in (records[0].map_size, records[0].positions.shape[2:4]))
         parts = f"{shares.constant:>10.1%}{shares.place:>7.1%}{shares.content:>9.1%}{own:>14.1%}"
-        print(f"{name:<22}{next(sizes):>9}{next(sizes):>9}{shares.length:>8.2f}{parts}", flush=True)
+        groups = "/".join(f"{content:.0%}" for content in shares.groups[:, 2])
+        print(f"{name:<22}{next(sizes):>9}{next(sizes):>9}{shares.length:>8.2f}{parts}  {groups}", flush=True)
     return trace
 
 

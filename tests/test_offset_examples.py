@@ -107,8 +107,9 @@ def test_measuring_a_classifier(measuring, model, folder, monkeypatch, capsys):
     assert lines[0].startswith("dat_micro_cifar10 on 4 pictures of ")
     blocks = [line.split()[0] for line in lines if line.startswith("stages.")]
     assert blocks == ["stages.0.blocks.1", "stages.1.blocks.1", "stages.2.blocks.0"]
+    assert [line.split()[-1].count("/") for line in lines[2:5]] == [1, 1, 2]  # groups less one
     for line in lines[2:5]:
-        assert sum(float(share.rstrip("%")) for share in line.split()[-4:-1]) == pytest.approx(100, abs=0.2)
+        assert sum(float(share.rstrip("%")) for share in line.split()[-5:-2]) == pytest.approx(100, abs=0.2)
     assert [line.split("  ")[0] for line in lines[6:]] == [
         "offsets as they are",
         "mean of each point",
