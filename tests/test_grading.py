@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minidat import classify, example_image, load_model
 from minidat.commands import main
 from minidat.errors import ExerciseError
 from minidat.evaluation import evaluate_detections
@@ -534,6 +535,21 @@ WRONG = [
     ),
     ("offset_network", "d_padded[1:-1, 1:-1]", "d_padded[:-2, :-2]", "the padding is cut off at one end only"),
     ("offset_network", "d_conv_weight[:, dy, dx] = ", "d_conv_weight[:, dx, dy] = ", "d_conv_weight is transposed"),
+    ("capstone", "key.swapaxes(-1, -2) + bias", "key.swapaxes(-1, -2)", "the bias is missing"),
+    (
+        "capstone",
+        "scale * query @ key.swapaxes(-1, -2) + bias",
+        "scale * (query @ key.swapaxes(-1, -2) + bias)",
+        "the bias is scaled too",
+    ),
+    ("capstone", "np.tanh(offsets)", "offsets", "the tanh is missing"),
+    ("capstone", "return x.swapaxes(2, 3).reshape(-1, window", "return x.reshape(-1, window", "cut in memory order"),
+    (
+        "capstone",
+        "    return x @ weight.T + bias\n",
+        "    return x @ weight.T + bias * (x.shape[-1] < 100)\n",
+        "Each function is right by itself, but not in the network: call",
+    ),
 ]
 
 
@@ -750,6 +766,85 @@ def test_every_stub_names_its_exercise_its_chapter_and_how_to_check_it(name: str
     assert f"docs/pages/tutorial/{load_exercise(name).chapter}.md" in text
     assert f"minidat grade examples/exercises/{name}.py" in text
     assert "--hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula)" in text
+
+
+# --- the capstone -----------------------------------------------------------------------------------------------------
+
+
+CAPSTONE = (SOLUTIONS / "capstone.py").read_text("utf-8")
+
+
+def in_the_network(text: str) -> str:
+    """The reference solution, with lines that run in its linear layer for arrays that only the network has."""
+    start = "    return x @ weight.T + bias\n"
+    return CAPSTONE.replace(start, f"    if x.size > 1000:\n        {text}\n{start}")
+
+
+def test_the_operators_of_a_solution_classify_a_photograph_in_a_process_of_their_own() -> None:
+    report = grade_file(SOLUTIONS / "capstone.py", time_limit=300)
+    assert report.passed, format_report(report)
+    label, probability, *_ = report.remark.removeprefix("Your operators classify the photograph of a horse: ").split()
+    best = classify(load_model("dat_mini_cifar10"), example_image("horse"))[0]
+    assert (label, float(probability)) == (best.label, pytest.approx(100 * best.probability, abs=0.05))
+    assert report.remark in format_report(report)
+
+
+def test_every_function_of_the_capstone_works_in_the_network() -> None:
+    """The network asks for each of the eight, after the cases of each by itself."""
+    solution, asked = Solution(), Counter()
+
+    def ask(message: dict) -> dict:
+        asked[message.get("function")] += 1
+        return decode(encode(solution.answer(decode(encode(message)))))
+
+    assert judge(read_submission(SOLUTIONS / "capstone.py"), ask, seed=1).remark.startswith(
+        "Your operators classify the photograph of a cat: cat "
+    )
+    for function in load_exercise("capstone").functions:
+        assert asked[function.name] > len(growing_cases(function, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            "return x @ weight.T",
+            "call 1 of linear, with x (1, 256, 64), weight (192, 64), bias (192,), differs from the",
+        ),
+        ("return 0 * (x @ weight.T)", "differs from the right result by up to"),
+        ("return np.nan * (x @ weight.T)", "differs from the right result by up to nan"),
+        ("return x @ weight.T[:, :-1]", "has the shape (1, 256, 191), expected (1, 256, 192)"),
+        ("return x @ weight", "ValueError: matmul"),
+        ("return None", "linear returned None (is there a `return`?) for output"),
+    ],
+)
+def test_what_goes_wrong_in_the_network_alone_is_told_with_the_call(line: str, words: str, file) -> None:
+    report = graded(file(in_the_network(line), "capstone.py"))
+    assert [name for name, passed in report.checks.items() if not passed] == ["the photograph"]
+    assert words in report.message, report.message
+    assert report.function == "linear"
+    assert "Hint 1 of 3" in report.hint(1)
+
+
+def test_the_logits_are_compared_too(file, monkeypatch) -> None:
+    monkeypatch.setattr("minidat.grading.borrowed.equal", lambda got, expected: True)
+    report = graded(file(in_the_network("return 0.999 * (x @ weight.T + bias)"), "capstone.py"))
+    assert report.checks["the photograph"] is False
+    assert "The photograph of a horse has other logits than by minidat's own operators" in report.message
+
+
+def test_a_solution_that_ends_in_the_network_has_not_passed(file) -> None:
+    report = grade_file(file(in_the_network("import os; os._exit(0)"), "capstone.py"), time_limit=300)
+    assert [name for name, passed in report.checks.items() if not passed] == ["the photograph"]
+    assert (
+        "Python ended, with status 0, before the solution was graded. It was busy with the photograph."
+        in report.message
+    )
+
+
+def test_a_backward_that_nobody_asks_for_is_ignored(file) -> None:
+    text = CAPSTONE.replace("return x @ weight.T + bias", "return x @ weight.T + bias, lambda d_output: None")
+    assert graded(file(text, "capstone.py")).passed
 
 
 # --- the parts --------------------------------------------------------------------------------------------------------

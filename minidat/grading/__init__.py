@@ -6,6 +6,7 @@ cases.py        inputs from tiny to larger ones, and the simplification of a cou
 attempt.py      one call of a student's function: the question and its reply
 checking.py     all calls, the checks, the explanation of a failure
 diagnosis.py    which mistake would give exactly the student's numbers
+borrowed.py     the shipped model with a solution's operators in it, for the capstone
 grade.py        files and reports
 process.py      the process that a solution runs in, seen from the judge
 solution_process/  what is in that process: it computes, and never judges

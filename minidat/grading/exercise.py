@@ -71,11 +71,32 @@ class Function:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """Of a finale. problem: what is wrong, "" if nothing is; function: the one to blame; remark: what came out."""
+
+    problem: str = ""
+    function: str = ""
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Finale:
+    """A last check, of all functions together, once each is right by itself.
+
+    run: run(ask, seed) -> Outcome; `ask` puts questions to the solution's process.
+    """
+
+    name: str
+    run: Callable[[Callable[[dict[str, Any]], dict[str, Any]], int], Outcome]
+
+
+@dataclass(frozen=True)
 class Exercise:
     """One file of examples/exercises. `chapter` is the tutorial's, such as "03-layer-norm"."""
 
     chapter: str
     functions: tuple[Function, ...]
+    finale: Finale | None = None
 
 
 class Numbers:

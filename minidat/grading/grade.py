@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import ExerciseError, listed, printable
 from .attempt import Ask, Loaded, SolutionError, load
 from .checking import Checker, Verdict, check_names
-from .exercise import STAGES, Exercise, Function
+from .exercise import STAGES, Exercise, Finale, Function
 from .exercises import NAMES
 from .process import SolutionProcess
 
@@ -35,7 +35,8 @@ LARGEST_FILE = 1 << 20  # bytes
 class Report:
     """How one file did. checks: whether each passed, by name; message: what is wrong, several lines; "" if nothing.
 
-    function: the one that failed first, "" if none did; printed: by the solution, in the case of the message.
+    function: the one that failed first, "" if none did; printed: by the solution, in the case of the message. remark:
+    what came out, where an exercise has a result to show.
     """
 
     file: str
@@ -45,6 +46,7 @@ class Report:
     message: str = ""
     printed: str = ""
     function: str = ""
+    remark: str = ""
 
     @property
     def passed(self) -> bool:
@@ -64,6 +66,7 @@ class Report:
             "checks_total": len(self.checks),
             "checks": self.checks,
             "function": self.function,
+            "remark": self.remark,
             "message": self.message,
             "printed": self.printed,
             **({} if hint is None else {"hint": self.hint(hint)}),
@@ -206,22 +209,46 @@ def judge(submission: Submission, ask: Ask, *, seed: int = 0) -> Report:
     for function, verdict in zip(exercise.functions, verdicts, strict=True):
         labels = _labels(exercise, function)
         checks |= {labels[check]: verdict.checks[check] for check in labels}
+    if exercise.finale is not None:
+        checks[exercise.finale.name] = False
     for name, verdict in zip(names, verdicts, strict=True):
         if verdict.explanation:
             return _report(submission, checks, verdict.explanation, verdict.printed, name)
+    if exercise.finale is not None:
+        return _finale(submission, exercise.finale, checks, ask, seed)
     return _report(submission, checks)
 
 
-def _report(submission: Submission, checks: dict[str, bool], *failure: str) -> Report:
+def _finale(submission: Submission, finale: Finale, checks: dict[str, bool], ask: Ask, seed: int) -> Report:
+    try:
+        with np.errstate(all="ignore"):
+            outcome = finale.run(ask, seed)
+    except SolutionError as error:
+        return _report(submission, checks, f"{error} It was busy with {finale.name}.", "", _first(submission))
+    if outcome.problem:
+        return _report(submission, checks, outcome.problem, "", outcome.function or _first(submission))
+    return _report(submission, checks | {finale.name: True}, remark=outcome.remark)
+
+
+def _report(submission: Submission, checks: dict[str, bool], *failure: str, remark: str = "") -> Report:
     """failure: the report's `message`, `printed` and `function`."""
-    return Report(submission.file, submission.exercise, load_exercise(submission.exercise).chapter, checks, *failure)
+    chapter = load_exercise(submission.exercise).chapter
+    message, printed, function = failure or ("", "", "")
+    return Report(submission.file, submission.exercise, chapter, checks, message, printed, function, remark)
+
+
+def _first(submission: Submission) -> str:
+    """The name of the exercise's first function."""
+    return load_exercise(submission.exercise).functions[0].name
 
 
 def _failed(submission: Submission, message: str, printed: str = "", function: str = "") -> Report:
     """A report in which no check has passed. function: the one to blame, otherwise the first."""
     exercise = load_exercise(submission.exercise)
     checks = {check: False for function in exercise.functions for check in _labels(exercise, function).values()}
-    return _report(submission, checks, message, printed, function or exercise.functions[0].name)
+    if exercise.finale is not None:
+        checks[exercise.finale.name] = False
+    return _report(submission, checks, message, printed, function or _first(submission))
 
 
 def _missing(name: str, loaded: Loaded) -> str:
@@ -247,7 +274,7 @@ def format_report(report: Report, *, hint: int | None = None) -> str:
     """
     title = f"{printable(report.file)}: {report.exercise} (chapter {report.chapter})"
     if report.passed:
-        return f"{title}: passed, all {len(report.checks)} checks"
+        return f"{title}: passed, all {len(report.checks)} checks" + (f"\n{report.remark}" if report.remark else "")
     lines = [f"{title}: FAILED, {sum(report.checks.values())} of {len(report.checks)} checks passed"]
     if any(report.checks.values()):
         lines += [f"  {'ok  ' if passed else 'FAIL'}  {name}" for name, passed in report.checks.items()]

@@ -16,6 +16,7 @@ NAMES = (
     "deformable_backward",
     "product_grid",
     "residual_block",
+    "capstone",
     "adamw",
     "neighborhood",
     "box_iou",

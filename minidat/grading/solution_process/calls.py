@@ -129,6 +129,8 @@ def _take(
         if not (isinstance(result, tuple) and len(result) == 2 and callable(result[1])):
             raise UnusableError(f"{name} returned {_kind(result)}, expected (output, backward)")
         result, backward = result
+    elif isinstance(result, tuple) and len(result) == 2 and callable(result[1]):
+        result, _ = result  # a backward that nobody has asked for
     _collect(name, outputs, result, values)
     output = values[outputs[0]].copy()
     if backward is not None and d_output is not None:
