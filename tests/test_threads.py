@@ -1,5 +1,8 @@
 """The threading helper: every item once, errors passed on, OpenBLAS left as it was found."""
 
+import platform
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -105,3 +108,23 @@ def test_thread_count_follows_the_environment(monkeypatch):
     assert _threads.thread_count.__wrapped__() >= 1
     monkeypatch.delenv("MINIDAT_NUM_THREADS")
     assert _threads.thread_count.__wrapped__() >= 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries decide for themselves")
+def test_memory_of_freed_arrays_is_not_asked_for_again() -> None:
+    """Four times eight arrays of 700 pages: the system has to fill the pages of the first eight alone."""
+    program = """
+import resource
+import numpy as np
+from minidat.runtime.threads import parallel
+
+parallel(lambda start, stop: None, 2)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    for array in [np.empty(700 * 4096, np.uint8) for _ in range(8)]:
+        array[::4096] = 1
+    del array
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2 * 8 * 700

@@ -1,8 +1,8 @@
 """GELU in one pass over pieces that stay in the cache, in float32 from a polynomial instead of an error function.
 
-For z = |x| the logarithm of Phi(-z) is nearly a parabola: a polynomial of degree 7 and one exponential replace SciPy's
-ndtr, with an error of x Phi(x) below 6e-7. float64 uses ndtr as the textbook does. Output and derivative are made
-together, so that backward is one product.
+Phi(x) = (1 + tanh u) / 2 for some u, and u / x is smooth and even: a polynomial in x^2 and one tanh replace SciPy's
+ndtr, with an error of x Phi(x) below 6e-7 (that of the popular u = 0.7979 x + 0.0357 x^3 is 5e-4). float64 uses ndtr as
+the textbook does. Output and derivative are made together, so that backward is one product.
 
 On one core 6.5 times as fast as the textbook, in float32 (`minidat bench dat_tiny --plain --threads 1`).
 """
@@ -16,11 +16,10 @@ import numpy as np
 from ..runtime.threads import CACHE_FLOATS, chunked, empty
 
 GELU_GRAIN = 196608  # numbers that are worth waking a thread for
-# log Phi(-z) = (... (c7 z + c6) z + ...) z + c0 for z >= 0. These make the largest of max(1, z) |error of Phi| least,
-# found by least squares whose weights grow where the error is large (C. L. Lawson, 1961). c7 was chosen beforehand:
-# below 0, so that Phi(-z) vanishes far out.
-LOG_TAIL = np.array(
-    [-5e-7, 2.22235044e-5, -5.02573276e-4, 5.47528957e-3, -3.68125058e-2, -0.318153889, -0.797903128, -0.693146837],
+# artanh(2 Phi(x) - 1) / x = (... (c6 x^2 + c5) x^2 + ...) x^2 + c0. These make the largest error of x Phi(x) least,
+# found by least squares whose weights grow where the error is large (C. L. Lawson, 1961): 7e-8 before rounding.
+U_OVER_X = np.array(
+    [1.80561642e-9, -1.33446410e-7, 3.96910946e-6, -5.52401585e-5, -3.31299939e-5, 3.63342835e-2, 0.797884216],
     np.float32,
 )
 
@@ -65,29 +64,26 @@ def gelu_float64(x: np.ndarray, output: np.ndarray, derivative: np.ndarray | Non
 
 
 def gelu_float32(x: np.ndarray, output: np.ndarray, derivative: np.ndarray | None) -> None:
-    """As `gelu_float64`, several times faster: log Phi(-z), with z = |x|, is nearly a parabola, and a polynomial here.
+    """As `gelu_float64`, several times faster: Phi(x) = (1 + tanh u) / 2, and u / x is a polynomial in x^2 here.
 
-    The error of Phi is below 3e-7 everywhere, that of x Phi(x) below 6e-7.
+    The error of Phi is below 2e-7 everywhere, that of x Phi(x) below 6e-7.
     """
     half = np.float32(0.5)
-    with np.errstate(over="ignore"):  # a z^2 beyond float32 gives a density of 0, as it should
-        z = np.abs(x)
-        tail = z * LOG_TAIL[0]
-        for coefficient in LOG_TAIL[1:-1]:
-            tail += coefficient
-            tail *= z
-        tail += LOG_TAIL[-1]
-        np.exp(tail, out=tail)  # Phi(-z)
-        center = np.subtract(half, tail, out=tail)  # Phi(z) - 1/2
+    with np.errstate(over="ignore"):  # a u beyond float32 gives a tanh of 1, as it should
+        square = x * x
+        u = square * U_OVER_X[0]
+        for coefficient in U_OVER_X[1:-1]:
+            u += coefficient
+            u *= square
+        u += U_OVER_X[-1]
+        u *= x
+        probability = np.tanh(u, out=u)
+        probability *= half
+        probability += half  # Phi(x)
         if derivative is not None:
-            density = x * x
-            density *= -half
-            np.exp(density, out=density)
+            square *= -half
+            density = np.exp(square, out=square)
             density *= x
             density *= np.float32((2 * np.pi) ** -0.5)  # x phi(x)
-            np.copysign(center, x, out=derivative)  # Phi(x) - 1/2
-            derivative += half
-            derivative += density
-        z *= center
-        np.multiply(x, half, out=output)  # x Phi(x) = x / 2 + z (Phi(z) - 1/2)
-        output += z
+            np.add(probability, density, out=derivative)
+        np.multiply(x, probability, out=output)
