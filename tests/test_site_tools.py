@@ -191,6 +191,16 @@ def test_no_listing_of_the_pages_is_too_wide() -> None:
                 assert set(filter(None, source.numbers)) <= set(range(source.first_line, source.last_line + 1))
 
 
+def test_citations_stand_on_their_line() -> None:
+    source = find_source("minidat/ops/linear.py: linear.backward -types\nd_bias = : (2f)\nd_rows = d_out: (2d), (2e)")
+    lines = source.code.splitlines()
+    assert lines[3].endswith(".sum(axis=0)  # (2f)")
+    assert lines[2].endswith("  # (N, D), (2d), (2e)")
+    for citation in ("nothing: (2f)", "d_rows: (2f)", "d_bias = : 2f"):
+        with pytest.raises(SourceError, match="citation"):
+            find_source(f"minidat/ops/linear.py: linear.backward -types\n{citation}")
+
+
 def test_mentioned_equations_are_links() -> None:
     page = '<p>By (7b) and (x), <code>(7b)</code>.</p><pre>f(7) <span class="c1"># (7b)</span></pre>'
     page += '<span class="equation-number">(7b)</span>'

@@ -43,7 +43,7 @@ def _code(block: Block) -> str:
     """A block's text; included source whole, so that the text may speak of what is left out."""
     if block.language != "source":
         return block.text
-    return find_source(OMISSION.sub("", block.text.partition("|")[0])).code
+    return find_source(OMISSION.sub("", block.text.strip().split("\n")[0].partition("|")[0])).code
 
 
 @cache

@@ -16,6 +16,9 @@ alone). And
     ```
 
 shows of that function only the innermost statement in which the text after the bar stands: usually one line.
+
+Lines below cite the page's equations: `d_value = p @: (4e)` puts the comment `# (4e)` behind the one line of the
+listing in which that text stands.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from wrapping import Line, wrapped
 ROOT = Path(__file__).parents[2]
 LINE_LENGTH = 88  # that the site shows without scrolling sideways
 FOR_TOOLS = re.compile(r"  # (type: ignore|fmt: skip|noqa).*")
+EQUATION = re.compile(r"\(\w+\)(, \(\w+\))*")
 SPECIFICATION = re.compile(r"(?P<path>[\w./-]+\.py): *(?P<name>[\w.]+)(?P<omissions>( +-\w+)*)( +\| (?P<part>.+))?")
 
 # Where users find names, innermost first; the API reference has a page for each (errors are on minidat's own).
@@ -93,6 +97,7 @@ def find_source(specification: str, width: int = LINE_LENGTH) -> Source:
 
     Raises SourceError, saying what is wrong, if there is no such thing.
     """
+    specification, *citations = specification.strip().split("\n")
     match = SPECIFICATION.fullmatch(specification.strip())
     if match is None:
         raise SourceError(
@@ -110,7 +115,8 @@ def find_source(specification: str, width: int = LINE_LENGTH) -> Source:
         node = _statement(text, node, match["part"], f"{match['path']}: {match['name']}")
         cut = _cut(text, node, match["path"], match["name"], omissions, width)
         return replace(cut, public_name=None, owner=match["name"])
-    return _cut(text, node, match["path"], match["name"], omissions, width)
+    source = _cut(text, node, match["path"], match["name"], omissions, width)
+    return replace(source, code=_cited(source.code, citations, match["path"]))
 
 
 def public_names(module_name: str) -> list[str]:
@@ -209,6 +215,21 @@ def _cut(text: str, node: ast.AST, path: str, name: str, omissions: list[str], w
     shown = wrapped([(n, text) for (n, _), text in zip(shown, code, strict=True)], width)
     numbers = tuple(n for n, _ in shown)
     return Source(path, first, last, "\n".join(text for _, text in shown), _public_path(path, name), numbers)
+
+
+def _cited(code: str, citations: list[str], path: str) -> str:
+    """The code with a comment behind each line that a citation, "a part of the line: (4e)", names."""
+    lines = code.split("\n")
+    for citation in citations:
+        part, _, equation = citation.rpartition(": ")
+        places = [i for i, line in enumerate(lines) if part.strip() in line]
+        if not EQUATION.fullmatch(equation) or len(places) != 1:
+            raise SourceError(
+                f"{path}: citation {citation!r}: found {len(places)} lines, expected one, and an equation such as (4e)"
+            )
+        separator = ", " if "  # " in lines[places[0]] else "  # "
+        lines[places[0]] += separator + equation
+    return "\n".join(lines)
 
 
 def _signature(function: ast.FunctionDef, text: str) -> str:
