@@ -44,7 +44,8 @@ def resize(
 def interpolation_matrix(old: int, new: int, method: str, align_corners: bool) -> np.ndarray:
     """The (new, old) float64 matrix that interpolates `old` samples at `new` places; each row sums to 1."""
     if method not in ("nearest", "bilinear", "bicubic"):
-        raise ConfigError(f'resize: method: found {method!r}, expected "nearest", "bilinear" or "bicubic"')
+        expected = '"nearest", "bilinear" or "bicubic"'
+        raise ConfigError(f"resize: method: found {method!r}, expected {expected}")
     if method == "nearest":
         samples = (np.arange(new, dtype=np.float32) * np.float32(old / new)).astype(int)  # in float32, as PyTorch does
         return np.equal.outer(samples.clip(0, old - 1), np.arange(old)).astype(float)
