@@ -66,6 +66,7 @@ SHOWN = (
     Shown("dog", "dog", "classifier", "dat_mini_cifar10"),
     Shown("horse", "horse", "classifier", "dat_mini_cifar10"),
     Shown("blood_cells", "blood cells", "detector", "dat_mini_bccd"),
+    Shown("street", "street", "segmentor", "dat_mini_camvid"),
 )
 
 
