@@ -64,7 +64,9 @@ def sample_regions(
         chosen = np.concatenate(sample(assigned, config.region_sample, REGION_FRACTION, generator(context)))
         boxes, found = np.concatenate([objects, proposed])[chosen], assigned[chosen]
         labels, goals = np.full(len(chosen), config.num_classes), boxes.copy()
-        labels[found >= 0], goals[found >= 0] = target.labels[found[found >= 0]], objects[found[found >= 0]]
+        is_positive = found >= 0
+        labels[is_positive] = target.labels[found[is_positive]]
+        goals[is_positive] = objects[found[is_positive]]
         parts.append((boxes, np.full(len(chosen), image), labels, found, goals, chosen < len(objects)))
     boxes, images, labels, found, goals, is_object = (np.concatenate(part) for part in zip(*parts, strict=True))
     positives = np.flatnonzero(found >= 0)
@@ -174,6 +176,7 @@ class RegionStage(Module):
         logits, masks_backward = self.forward_masks(levels, sampled.boxes[some], images, context)
         own = np.arange(len(some)), slice(None), slice(None), labels
         wanted = np.zeros(logits.shape[:3], bool)
+        # each object that some region is to find, once; without a positive there are no objects
         for image, number in sorted({*zip(images.tolist(), sampled.objects.tolist(), strict=False)}):
             members = (images == image) & (sampled.objects == number)
             masks = targets[image].masks
