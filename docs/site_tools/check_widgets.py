@@ -48,7 +48,7 @@ def _check_bilinear(page: Page, root: Locator) -> Iterator[str]:
     grip = root.locator(".wi-handle")
     for choice in range(root.locator("option").count()):
         root.locator("select").select_option(index=choice)
-        for place in PLACES if choice == 0 else PLACES[:1]:
+        for place in PLACES if choice == 0 else (PLACES[choice],):
             before = _state(page, root)
             _drag(page, grip, root.locator(".wi-stage"), place)
             yield from _changed("the mouse", before, _state(page, root), "point")
