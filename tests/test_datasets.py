@@ -1,4 +1,4 @@
-"""minidat.data.datasets and minidat.data.cifar10: labelled pictures in folders, zips and CIFAR-10's archives."""
+"""minidat.data.datasets and minidat.data.cifar10: labeled pictures in folders, zips and CIFAR-10's archives."""
 
 import gzip
 import io
@@ -130,7 +130,7 @@ def test_every_format_that_load_image_knows(make):
     ]:  # fmt: skip
         buffer = io.BytesIO()
         Image.new("L", (4, 4), 90).save(buffer, file_format)
-        files[f"grey/x.{suffix}"] = buffer.getvalue()
+        files[f"gray/x.{suffix}"] = buffer.getvalue()
     images, _ = open_dataset(make(files)).load_all()
     assert images.shape == (8, 4, 4, 3)
     assert (images == 90).all()

@@ -270,7 +270,7 @@ def test_json_or_coco(folder, images, capsys) -> None:
 
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
-GREY = np.full((640, 800, 3), 128, np.uint8)
+GRAY = np.full((640, 800, 3), 128, np.uint8)
 
 
 def marked(picture: Any, color: tuple[int, int, int]) -> np.ndarray:
@@ -281,7 +281,7 @@ def marked(picture: Any, color: tuple[int, int, int]) -> np.ndarray:
 def test_boxes_have_their_place_and_class_color() -> None:
     first = Detection("cat", 0.9, (100.0, 200.0, 300.0, 500.0), 0)
     second = Detection("dog", 0.5, (500.0, 300.0, 700.0, 400.0), 1)
-    picture = draw_detections(GREY, [first, second])
+    picture = draw_detections(GRAY, [first, second])
     assert picture.width == 800
     assert picture.height > 640
     for found in (first, second):
@@ -302,7 +302,7 @@ def test_masks_tint_their_pixels_alone() -> None:
     mask[250:350, 150:250] = True
     found = Detection("cat", 0.9, (100.0, 200.0, 300.0, 500.0), 0, mask)
     plain, tinted = (
-        np.asarray(draw_detections(GREY, [d])).astype(int)
+        np.asarray(draw_detections(GRAY, [d])).astype(int)
         for d in (Detection(found.label, found.score, found.box, 0), found)
     )
     changed = (plain != tinted).any(axis=2)[:640]
@@ -310,19 +310,19 @@ def test_masks_tint_their_pixels_alone() -> None:
     changed[247:353, 147:253] = False
     assert not changed.any()
     with pytest.raises(ShapeError, match="mask of cat: found shape"):
-        draw_detections(GREY[1:], [found])
+        draw_detections(GRAY[1:], [found])
 
 
 def test_labels_do_not_cover_each_other() -> None:
     boxes = [(100.0, 200.0, 300.0, 400.0)] * 3
-    picture = draw_detections(GREY, [Detection("cat", 0.9, box, i) for i, box in enumerate(boxes)])
+    picture = draw_detections(GRAY, [Detection("cat", 0.9, box, i) for i, box in enumerate(boxes)])
     for index in range(3):
         assert marked(picture, COLORS[index])[:640].sum() > 600  # of each ground, whatever box lies on top
 
 
 def test_scores_are_left_out_of_annotations() -> None:
     found = [Detection("cat", score, (100.0, 200.0, 300.0, 400.0), 0) for score in (1.0, 0.25)]
-    scored, bare = ([np.asarray(draw_detections(GREY, [d], scores=scores)) for d in found] for scores in (True, False))
+    scored, bare = ([np.asarray(draw_detections(GRAY, [d], scores=scores)) for d in found] for scores in (True, False))
     assert not np.array_equal(*scored)
     np.testing.assert_array_equal(*bare)
     grounds = [marked(picture[:190], COLORS[0]).any(axis=0).sum() for picture in (scored[0], bare[0])]
@@ -342,16 +342,16 @@ def test_segmentation_in_ade20k_colors() -> None:
     labels = np.zeros((640, 800), np.uint8)
     labels[:, 400:] = 7
     found = Segmentation(labels, ade20k_labels(), np.bincount(labels.ravel(), minlength=150) / labels.size)
-    picture = draw_segmentation(GREY, found, opacity=0.5)
-    half = np.round((GREY[0, 0] + ade20k_palette()[[0, 7]].astype(float)) / 2)
+    picture = draw_segmentation(GRAY, found, opacity=0.5)
+    half = np.round((GRAY[0, 0] + ade20k_palette()[[0, 7]].astype(float)) / 2)
     np.testing.assert_allclose(np.asarray(picture)[100, [100, 700]], half, atol=1)
     assert picture.getpixel((2, picture.height - 2)) == PAPER
     palette = np.array(label_picture(found).getpalette()).reshape(-1, 3)
     np.testing.assert_array_equal(palette[:150], ade20k_palette())
     with pytest.raises(ShapeError, match="labels: found shape"):
-        draw_segmentation(GREY[1:], found)
+        draw_segmentation(GRAY[1:], found)
     with pytest.raises(ConfigError, match="opacity: found 2, expected 0 to 1"):
-        draw_segmentation(GREY, found, opacity=2)
+        draw_segmentation(GRAY, found, opacity=2)
     with pytest.raises(ConfigError, match="labels: found 300 classes, expected at most 256"):
         label_picture(Segmentation(labels, tuple(map(str, range(300))), np.zeros(300)))
 

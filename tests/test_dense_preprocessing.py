@@ -1,4 +1,4 @@
-"""Resizing, normalising and padding for the dense models: against the authors' recording, and against the formula."""
+"""Resizing, normalizing and padding for the dense models: against the authors' recording, and against the formula."""
 
 from __future__ import annotations
 

@@ -109,10 +109,10 @@ def test_the_path_may_be_a_string_and_the_name_may_lie(save):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tiff", "a.webp", "a.gif"])
-def test_grey(save, name):
-    grey = picture()[..., 0]
-    loaded = load_image(save(name, Image.fromarray(grey), **({"lossless": True} if name == "a.webp" else {})))
-    assert difference(loaded, np.repeat(grey[..., None], 3, axis=-1)) <= (12 if name == "a.jpg" else 0)
+def test_gray(save, name):
+    gray = picture()[..., 0]
+    loaded = load_image(save(name, Image.fromarray(gray), **({"lossless": True} if name == "a.webp" else {})))
+    assert difference(loaded, np.repeat(gray[..., None], 3, axis=-1)) <= (12 if name == "a.jpg" else 0)
     assert np.array_equal(loaded[..., 0], loaded[..., 1])
 
 
@@ -160,7 +160,7 @@ def test_alpha_is_composited_on_white(save, name):
     assert np.array_equal(loaded[-10:], color[-10:])
 
 
-def test_grey_with_alpha(save):
+def test_gray_with_alpha(save):
     image = Image.new("LA", (2, 1))
     image.putdata([(100, 255), (100, 0)])
     assert load_image(save("a.png", image))[0].tolist() == [[100] * 3, [255] * 3]
@@ -209,7 +209,7 @@ def test_lab(save):
 
 @pytest.mark.parametrize("name", ["a.png", "a.tiff"])
 @pytest.mark.parametrize("byte_order", ["<", ">"])
-def test_16_bit_grey_keeps_its_upper_8_bits(save, name, byte_order):
+def test_16_bit_gray_keeps_its_upper_8_bits(save, name, byte_order):
     values = np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)
     image = Image.frombytes(
         "I;16" if byte_order == "<" else "I;16B", (30, 20), values.astype(f"{byte_order}u2").tobytes()
@@ -570,7 +570,7 @@ def test_preprocess_gives_the_size_of_the_config(height, width, margin, image_he
         "photo.jpg",
         [[[0, 0, 0]]],
     ],
-    ids=["floats", "grey", "alpha", "batch", "empty", "path", "list"],
+    ids=["floats", "gray", "alpha", "batch", "empty", "path", "list"],
 )
 def test_preprocess_takes_uint8_images_alone(image):
     with pytest.raises(ShapeError, match=r"^image: found .*, expected .*load_image\)$"):

@@ -97,7 +97,7 @@ def test_no_class_fills_the_crop_if_another_place_helps() -> None:
 
 def test_ignored_pixels_do_not_count_as_a_class() -> None:
     labels = np.full((10, 40), 255, np.uint8)
-    labels[:, :2], labels[:, 2:4] = 1, 2  # of what is labelled, half and half
+    labels[:, :2], labels[:, 2:4] = 1, 2  # of what is labeled, half and half
     image = np.repeat(labels[..., None], 3, axis=-1)
     starts = [random_crop(image, labels, np.random.default_rng(seed), size=(10, 20))[1][0, 0] for seed in range(100)]
     assert np.mean(np.array(starts) != 255) > 0.5  # of 21 places 2 are mixed and 4 show any class at all

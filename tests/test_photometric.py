@@ -108,10 +108,10 @@ def test_hue_is_turned(steps: int, seed: int) -> None:
     assert np.abs(difference).max() < 7
 
 
-def test_grey_stays_grey() -> None:
-    grey = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1)
-    np.testing.assert_array_equal(turn_hue(grey, 17), grey)
-    np.testing.assert_array_equal(adjust_saturation(grey, 1.5), grey)
+def test_gray_stays_gray() -> None:
+    gray = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1)
+    np.testing.assert_array_equal(turn_hue(gray, 17), gray)
+    np.testing.assert_array_equal(adjust_saturation(gray, 1.5), gray)
 
 
 def test_each_step_comes_half_the_time_and_in_order() -> None:

@@ -212,7 +212,7 @@ def test_every_option_gives_finite_logits_and_positions(rule, encoding, offsets,
         assert torch.equal(positions[0], positions[0][:1, :1].expand(2, 2, -1, -1, -1))
 
 
-def test_the_one_cell_axis_of_datpp_lies_at_the_centre():
+def test_the_one_cell_axis_of_datpp_lies_at_the_center():
     model = build(small_config(DeformableConfig(2, 3, 1, 2.0, "dat++"))).eval()
     model(torch.randn(1, 3, 64, 32))
     positions = model.stages[3].attns[1].last_positions  # of a map of 2 x 1

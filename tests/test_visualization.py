@@ -22,7 +22,7 @@ from minidat.visualization.canvas import COLORS, HEAT, INK, NOTHING, Canvas
 from minidat.visualization.curves import LEFTS, MASKS, PANEL, TOP, TRAINING, VALIDATION, _running_mean, _ticks
 
 BLACK = np.zeros((100, 200, 3), np.uint8)
-GREY = np.full((120, 160, 3), 128, np.uint8)
+GRAY = np.full((120, 160, 3), 128, np.uint8)
 
 
 def near(picture, color, tolerance=40):
@@ -136,7 +136,7 @@ def _tint(picture, y, x):
 
 
 def test_tokens_of_one_window_have_one_color():
-    picture = draw_windows(GREY, window=2, grid=(4, 8))
+    picture = draw_windows(GRAY, window=2, grid=(4, 8))
     assert picture.size == (400, 300)
     cell_y, cell_x = 300 / 4, 400 / 8
     colors = {(i, j): tuple(_tint(picture, (i + 0.5) * cell_y, (j + 0.5) * cell_x)) for i in range(4) for j in range(8)}
@@ -151,7 +151,7 @@ def test_tokens_of_one_window_have_one_color():
 
 def test_a_shift_moves_the_windows_on_the_map_and_the_picture_under_them():
     """Left: the first window starts at token (1, 1). Right: what was at token (1, 1) is at (0, 0)."""
-    image = GREY.copy()
+    image = GRAY.copy()
     image[30:60, 40:80] = 255  # token (1, 1) of a 4 x 4 grid
     picture = draw_windows(image, window=2, grid=(4, 4), shift=1)
     cell_y, cell_x, top, right = 75, 100, picture.height - 300, picture.width - 400
@@ -172,8 +172,8 @@ def test_a_shift_moves_the_windows_on_the_map_and_the_picture_under_them():
 
 
 def test_windows_by_default_and_of_many_tokens():
-    assert draw_windows(GREY, window=7).size == (28 * 14, 28 * 11)
-    assert draw_windows(GREY, window=7, grid=(56, 56)).size == (56 * 7, 56 * 5)
+    assert draw_windows(GRAY, window=7).size == (28 * 14, 28 * 11)
+    assert draw_windows(GRAY, window=7, grid=(56, 56)).size == (56 * 7, 56 * 5)
 
 
 @pytest.mark.parametrize(
@@ -188,10 +188,10 @@ def test_windows_by_default_and_of_many_tokens():
 )
 def test_windows_that_do_not_fit(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        draw_windows(GREY, **arguments)
+        draw_windows(GRAY, **arguments)
 
 
-@pytest.mark.parametrize("image", [GREY[..., 0], GREY.astype(float), GREY[:0], "horse.jpg"])
+@pytest.mark.parametrize("image", [GRAY[..., 0], GRAY.astype(float), GRAY[:0], "horse.jpg"])
 def test_images_of_another_kind(image):
     record = _record((0, 0), (0, 0))
     for draw in (
@@ -242,7 +242,7 @@ def test_the_four_areas_are_the_weights():
         assert (((rows - 34) // cell == y) & ((columns - 34) // cell == x)).all()
 
 
-def test_pixels_beside_the_map_are_grey():
+def test_pixels_beside_the_map_are_gray():
     assert len(near(draw_bilinear_weights((0, 1), (2, 2)), NOTHING, 3)[0]) < 50  # of smooth edges
     rows, _ = near(draw_bilinear_weights((-0.5, 0), (2, 2)), NOTHING, 3)
     assert (rows < 34 + 110).sum() > 10000
@@ -270,7 +270,7 @@ def test_points_that_are_not_on_the_map(position, size, message):
 def test_the_most_attended_token_is_the_lightest_and_the_query_is_framed():
     probabilities = np.zeros((3, 4))
     probabilities[2, 1], probabilities[0, 3] = 0.75, 0.25
-    picture = np.asarray(draw_attention(GREY, probabilities)).astype(int)
+    picture = np.asarray(draw_attention(GRAY, probabilities)).astype(int)
     assert picture.shape[0] == 300
     centers = picture[50:300:100, 50:400:100]  # (3, 4, 3)
     lightness = centers.sum(axis=-1)
@@ -279,20 +279,20 @@ def test_the_most_attended_token_is_the_lightest_and_the_query_is_framed():
     assert picture[0, 420].tolist() == pytest.approx(HEAT[-1], abs=8)  # the bar beside it
     assert picture[299, 420].tolist() == pytest.approx(HEAT[0], abs=8)
 
-    framed = np.asarray(draw_attention(GREY, probabilities, query=(1, 2))).astype(int)
+    framed = np.asarray(draw_attention(GRAY, probabilities, query=(1, 2))).astype(int)
     rows, columns = np.nonzero((framed != picture).any(axis=2))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (100, 199, 200, 299)
     with pytest.raises(ConfigError, match=r"query: found \(1, 4\)"):
-        draw_attention(GREY, probabilities, query=(1, 4))
+        draw_attention(GRAY, probabilities, query=(1, 4))
 
 
 @pytest.mark.parametrize("value", [-0.1, np.nan, np.inf])
 def test_attention_that_is_none(value):
     with pytest.raises(ConfigError, match="probabilities: found values that are negative or not finite"):
-        draw_attention(GREY, np.array([[0.5, value]]))
+        draw_attention(GRAY, np.array([[0.5, value]]))
     with pytest.raises(ShapeError, match=r"probabilities: found shape \(1, 2, 2\)"):
-        draw_attention(GREY, np.ones((1, 2, 2)))
-    draw_attention(GREY, np.zeros((2, 2)))
+        draw_attention(GRAY, np.ones((1, 2, 2)))
+    draw_attention(GRAY, np.zeros((2, 2)))
 
 
 # --- matrices ---------------------------------------------------------------------------------------------------------
@@ -315,9 +315,9 @@ def test_cells_have_the_colors_of_their_numbers():
 
 
 def test_labels_of_a_matrix():
-    plain, labelled = draw_matrix(np.eye(2)), draw_matrix(np.eye(2), labels=(["query 0", "query 1"], ["a", "b"]))
-    assert labelled.width > plain.width + 40
-    assert labelled.height > plain.height + 10
+    plain, labeled = draw_matrix(np.eye(2)), draw_matrix(np.eye(2), labels=(["query 0", "query 1"], ["a", "b"]))
+    assert labeled.width > plain.width + 40
+    assert labeled.height > plain.height + 10
     assert draw_matrix(np.ones((16, 16), int)).size != draw_matrix(np.ones((17, 17), int)).size
     with pytest.raises(ConfigError, match=r"labels: found \(2, 1\) names, expected 2 for the rows and 2 for the col"):
         draw_matrix(np.eye(2), labels=(["a", "b"], ["c"]))

@@ -7,7 +7,7 @@ In training each channel is normalized by its mean and its variance over the who
     output = normalized * weight + bias
 
 In inference there may be one picture only, so the network remembers: after each batch its mean and variance move, by a
-part `momentum` of the way, towards those of the batch. The variance to move to is the unbiased one, divided by n - 1.
+part `momentum` of the way, toward those of the batch. The variance to move to is the unbiased one, divided by n - 1.
 
 Check it with: minidat grade examples/exercises/batch_norm.py
 Stuck? Add --hint 1 (where to look), --hint 2 (the idea) or --hint 3 (the formula).

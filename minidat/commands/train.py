@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     config, source = _model(arguments)
     recipe = _recipe(arguments, config)
     classifies = isinstance(config, ModelConfig)
-    training, validation = (_labelled if classifies else _dense)(arguments, config, recipe)
+    training, validation = (_labeled if classifies else _dense)(arguments, config, recipe)
     config = config.replace(num_classes=len(training.classes))
     start = _start(arguments, config, source, training.classes)
     with show_progress() as show:
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
     say(f"done; try `minidat {use.format(weights=f'--weights {arguments.output}/weights.npz')}`")
 
 
-def _labelled(arguments: argparse.Namespace, config: Any, recipe: Recipe) -> tuple[Any, Any]:
+def _labeled(arguments: argparse.Namespace, config: Any, recipe: Recipe) -> tuple[Any, Any]:
     """Pictures with a label each, for training and for validation, in memory."""
     from ..data.datasets import split_dataset
     from ..data.opening import open_dataset

@@ -27,7 +27,7 @@ def autocontrast(images: np.ndarray) -> np.ndarray:
     values = np.arange(256)
     span = high - low
     scale = 255 / np.maximum(span, 1)
-    stretched = np.clip(values * scale - low * scale, 0, 255).astype(np.uint8)  # towards zero, as Pillow does
+    stretched = np.clip(values * scale - low * scale, 0, 255).astype(np.uint8)  # toward zero, as Pillow does
     tables = np.where(span > 0, stretched, values.astype(np.uint8))
     return _look_up(tables, _table_index(images), images.shape)
 
@@ -76,13 +76,13 @@ def solarize_add(images: np.ndarray, additions: np.ndarray) -> np.ndarray:
 
 
 def color(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Saturation: 0 makes an image grey, 1 keeps it. factors: (B,). Source: PIL.ImageEnhance.Color."""
+    """Saturation: 0 makes an image gray, 1 keeps it. factors: (B,). Source: PIL.ImageEnhance.Color."""
     check_images(images)
     return _blend(np.repeat(_gray(images)[..., None], 3, axis=-1), images, factors)
 
 
 def contrast(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Contrast: 0 leaves the mean grey alone, 1 keeps the image. factors: (B,). Source: PIL.ImageEnhance.Contrast."""
+    """Contrast: 0 leaves the mean gray alone, 1 keeps the image. factors: (B,). Source: PIL.ImageEnhance.Contrast."""
     check_images(images)
     return _blend(_each(np.floor(_gray(images).mean(axis=(1, 2)) + 0.5)), images, factors)
 
@@ -126,7 +126,7 @@ def _gray(images: np.ndarray) -> np.ndarray:
 
 
 def _blend(degenerate: np.ndarray, images: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """degenerate + factor (image - degenerate), cut to 0..255 and then towards zero, in Pillow's single precision."""
+    """degenerate + factor (image - degenerate), cut to 0..255 and then toward zero, in Pillow's single precision."""
     degenerate = degenerate.astype(np.float32)
     blended = images - degenerate
     blended *= _each(np.asarray(factors, np.float32))

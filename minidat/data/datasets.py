@@ -1,4 +1,4 @@
-"""What a data set of labelled pictures is, and how a part of one is kept for validation.
+"""What a data set of labeled pictures is, and how a part of one is kept for validation.
 
 A `Dataset` knows its classes and the label of each picture, and reads pictures when asked to. Its kinds are
 `ArrayDataset` here, `ImageFolder` (image_folder) and CIFAR-10's archives (cifar10); `open_dataset` (opening) tells them
@@ -25,7 +25,7 @@ NAMED_IN_ERRORS = 3  # of many bad pictures
 
 
 class Dataset(ABC):
-    """Labelled pictures.
+    """Labeled pictures.
 
     name: for messages; classes: their names; labels: (N,) int64, the index among `classes` of each picture's class.
     """

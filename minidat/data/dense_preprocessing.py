@@ -37,7 +37,7 @@ class DetectorInput(NamedTuple):
 def preprocess_detection(
     image: np.ndarray, *, scale: tuple[int, int] = DETECTION_SCALE, multiple: int = DETECTION_MULTIPLE
 ) -> DetectorInput:
-    """Resize a picture as the authors' detectors do at test time, normalise it, then pad it at the right and bottom.
+    """Resize a picture as the authors' detectors do at test time, normalize it, then pad it at the right and bottom.
 
     image: (H, W, 3) uint8 RGB -> pixels: (h, w, 3) float32 with their scale_factor and size (see DetectorInput).
     scale: the longest its longer and its shorter side may be (`keep_ratio_size`); multiple: of the padded sides.
@@ -50,7 +50,7 @@ def preprocess_detection(
 
 
 def preprocess_segmentation(image: np.ndarray, *, scale: tuple[int, int] = SEGMENTATION_SCALE) -> np.ndarray:
-    """Resize a picture as the authors' segmentors do at test time, and normalise it; there is no padding.
+    """Resize a picture as the authors' segmentors do at test time, and normalize it; there is no padding.
 
     image: (H, W, 3) uint8 RGB -> (h, w, 3) float32. scale: the longest its longer and its shorter side may be.
     Raises ShapeError for another kind of array, ConfigError for a scale below 1.

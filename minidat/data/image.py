@@ -67,7 +67,7 @@ class Preprocessing(Protocol):
 def load_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a JPEG, PNG, WebP, GIF (its first frame), TIFF (its first page) or BMP file as an (H, W, 3) uint8 RGB array.
 
-    The array is upright (EXIF orientation is applied) and every kind of pixel becomes 8-bit RGB: grey and palettes are
+    The array is upright (EXIF orientation is applied) and every kind of pixel becomes 8-bit RGB: gray and palettes are
     expanded; what is transparent shows white; CMYK, YCbCr and CIELAB are converted (embedded color profiles are not
     applied); 16 bits keep their upper 8. 32-bit integers and floats have no agreed white: it is 1, 255 or 65535, the
     first that no value exceeds; if none is, or a value is negative, the smallest value becomes black and the largest
@@ -149,7 +149,7 @@ def upright_rgb(image: Image.Image) -> np.ndarray:
 
 
 def numbers_or_colors(image: Image.Image) -> np.ndarray:
-    """The numbers in an image with a palette or of grey values, as they stand, (H, W); RGB of any other, (H, W, 3)."""
+    """The numbers in an image with a palette or of gray values, as they stand, (H, W); RGB of any other, (H, W, 3)."""
     return np.array(_to_rgb(image) if len(image.getbands()) > 1 else image)
 
 

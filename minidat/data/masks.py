@@ -276,7 +276,7 @@ def _corners(polygon: Any) -> np.ndarray:
         raise DatasetError(
             f"polygon: found {_shown(polygon)}, expected coordinates of at most {MAX_COORDINATE:,} pixels"
         )
-    points = (UPSAMPLING * numbers + 0.5).astype(np.int64).reshape(-1, 2)  # cut off towards 0
+    points = (UPSAMPLING * numbers + 0.5).astype(np.int64).reshape(-1, 2)  # cut off toward 0
     return np.concatenate([points, points[:1]])
 
 
@@ -305,7 +305,7 @@ def _crossings(points: np.ndarray, height: int, width: int) -> np.ndarray:
     side = np.repeat(np.arange(len(length)), length + 1)
     place = np.arange(len(side)) - (stops - length - 1)[side]
     place = np.where(is_backwards[side], length[side] - place, place)
-    across = (minor_origin[side] + slope[side] * place + 0.5).astype(np.int64)  # cut off towards 0
+    across = (minor_origin[side] + slope[side] * place + 0.5).astype(np.int64)  # cut off toward 0
     along = main_origin[side] + place
     is_flat = is_flat[side]
     x = np.where(is_flat, along, across)

@@ -1,6 +1,6 @@
 """Photometric distortion: brightness, contrast, saturation and hue of a picture made different each time.
 
-As SSD introduced it (arXiv 1512.02325) and mmsegmentation defines it: each step on 8 bits, cut off towards zero, with
+As SSD introduced it (arXiv 1512.02325) and mmsegmentation defines it: each step on 8 bits, cut off toward zero, with
 OpenCV's 8-bit HSV: hue in steps of two degrees, 0 to 179, saturation and value 0 to 255.
 """
 
@@ -57,7 +57,7 @@ def photometric_distortion(
 
 
 def adjust_values(values: np.ndarray, factor: float, addition: float) -> np.ndarray:
-    """factor x value + addition in single precision, cut to 0..255 and then towards zero.
+    """factor x value + addition in single precision, cut to 0..255 and then toward zero.
 
     values: of any shape, uint8 -> the same shape and dtype.
     """

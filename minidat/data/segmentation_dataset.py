@@ -35,7 +35,7 @@ class SegmentationDataset(DenseDataset[np.ndarray]):
     take; None: the only one there is, or else `default_split`.
 
     classes: their names; None: those in `classes.txt` beside the folders, one a line, or else the palette's.
-    A label map is a PNG of grey values or with a palette, whose numbers are taken, whatever colors they stand for; or,
+    A label map is a PNG of gray values or with a palette, whose numbers are taken, whatever colors they stand for; or,
     with `palette`, a file of lines `red green blue name`, a picture in these colors, of which those whose name is none
     of the classes become 255. reduce_zero_label: of numbers, 0 becomes 255 and all others are one less, as for ADE20K.
 

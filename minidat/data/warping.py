@@ -61,7 +61,7 @@ def affine(
 ) -> np.ndarray:
     """Where the output has (y, x), the input is sampled at matrix (y, x, 1); outside of it, the output is `fill`.
 
-    The cubic kernel has the slope -1 at distance 1, border pixels extend outwards and values are cut towards zero: all
+    The cubic kernel has the slope -1 at distance 1, border pixels extend outwards and values are cut toward zero: all
     this is Pillow's `Image.transform` with AFFINE, which it equals up to float32 rounding. There, and in the result of
     timm's RandAugment, a matrix's rows and columns come as (x, y).
     images: (B, H, W, 3) uint8, matrices: (B, 2, 3) -> the same shape and dtype as the images.

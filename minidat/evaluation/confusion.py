@@ -21,7 +21,7 @@ COLORS = ((247, 250, 253), (158, 202, 225), (49, 130, 189), (8, 48, 107))  # of 
 LIGHT_INK_FROM = 0.5  # the share from which numbers are written in white
 MATRIX_SIDE = 720  # pixels, about
 LARGEST_CELL = 64
-SMALLEST_LABELLED_CELL = 9
+SMALLEST_LABELED_CELL = 9
 SMALLEST_NUMBERED_CELL = 28
 LONGEST_LABEL = 24  # characters
 TITLE_SIZE, TICK_SIZE = 18, 15  # of the letters
@@ -51,7 +51,7 @@ def draw_confusion_matrix(matrix: np.ndarray, labels: Sequence[str]) -> Image:
     cell = int(np.clip(MATRIX_SIDE // len(matrix), 1, LARGEST_CELL))
     side = cell * len(matrix)
     font_size = int(np.clip(cell * 0.42, 8, 16))
-    names = [_text(label, font_size) for label in labels] if cell >= SMALLEST_LABELLED_CELL else []
+    names = [_text(label, font_size) for label in labels] if cell >= SMALLEST_LABELED_CELL else []
     name_space = max((name.width for name in names), default=0) + font_size
     left = top = 2 * MARGIN + name_space
     scale_left, scale_height = left + side + MARGIN, max(side, 8 * TICK_SIZE)
@@ -123,7 +123,7 @@ def _draw_scale(canvas: Image, left: int, top: int, height: int) -> None:
 
 
 def _text(text: str, size: int) -> Image:
-    """A line of text as a mask: a grey picture, white where there is ink."""
+    """A line of text as a mask: a gray picture, white where there is ink."""
     from PIL import Image, ImageDraw, ImageFont
 
     text = printable(text)

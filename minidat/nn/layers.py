@@ -87,7 +87,7 @@ class LayerScale(Module):
 class BatchNorm(Module):
     """The `batch_norm` operator on maps (B, H, W, features): by the batch in training, else by running statistics.
 
-    Training moves these towards the batch's by a factor of `momentum`, the variance being the unbiased one then
+    Training moves these toward the batch's by a factor of `momentum`, the variance being the unbiased one then
     (torch.nn.BatchNorm2d).
     """
 

@@ -16,7 +16,7 @@ Statistics = tuple[np.ndarray, np.ndarray]
 def batch_statistics(x: np.ndarray) -> Statistics:
     """Mean and variance of each channel over all pixels of all images, the variance being the biased one.
 
-    x: (..., C) -> mean: (C,), variance: (C,). Raises ShapeError for fewer than two values a channel: standardised by
+    x: (..., C) -> mean: (C,), variance: (C,). Raises ShapeError for fewer than two values a channel: standardized by
     themselves they would all be zero.
     """
     pixels = x.reshape(-1, x.shape[-1])
@@ -27,7 +27,7 @@ def batch_statistics(x: np.ndarray) -> Statistics:
 def batch_norm(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, statistics: Statistics | None = None, eps: float = 1e-5
 ) -> tuple[np.ndarray, Any]:
-    """Standardise each channel, then scale and shift it: output = (x - mean) / sqrt(variance + eps) * w + b.
+    """Standardize each channel, then scale and shift it: output = (x - mean) / sqrt(variance + eps) * w + b.
 
     In training mean and variance are the batch's (`batch_statistics`), and move with x. In inference they are fixed,
     `statistics` = (mean, variance), each (C,). x: (..., C), weight: (C,), bias: (C,) -> output: (..., C).

@@ -129,7 +129,7 @@ class SegmentationTask(DenseTask):
         self, config: SegmentorConfig, training: SegmentationDataset, validation: SegmentationDataset, recipe: Recipe
     ) -> None:
         super().__init__(config, training, validation, recipe)
-        self.labelled = validation
+        self.labeled = validation
         if recipe.batch // recipe.workers < 2:
             raise ConfigError(
                 f"recipe: batch: found {recipe.batch} for {recipe.workers} workers, expected at least 2 images for "
@@ -143,5 +143,5 @@ class SegmentationTask(DenseTask):
 
     def validate(self, model: Segmentor) -> dict[str, float]:
         """Mean IoU, "mIoU", and the share of pixels that are right, "aAcc"."""
-        metrics = evaluate_segmentor(model, self.labelled)
+        metrics = evaluate_segmentor(model, self.labeled)
         return {"mIoU": metrics.mean_iou, "aAcc": metrics.pixel_accuracy}

@@ -26,7 +26,7 @@ SKY, ORANGE, PINK, YELLOW = (86, 180, 233), (230, 159, 0), (204, 121, 167), (240
 GREEN, VERMILION, BLUE = (0, 158, 115), (213, 94, 0), (0, 114, 178)
 COLORS: tuple[Color, ...] = (SKY, ORANGE, PINK, YELLOW, GREEN, VERMILION, BLUE)
 
-# Colors of the values 0 ... 1, at equal steps; lightness only grows, so they work in grey too.
+# Colors of the values 0 ... 1, at equal steps; lightness only grows, so they work in gray too.
 HEAT: tuple[Color, ...] = ((8, 6, 40), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 BLUES: tuple[Color, ...] = ((255, 255, 255), (158, 202, 225), (49, 130, 189), (8, 48, 107))
 # Of the values -1 ... 1: orange is negative, white 0, blue positive.
@@ -127,7 +127,7 @@ def lightness(pixels: np.ndarray) -> np.ndarray:
 
 
 def faded(image: np.ndarray) -> np.ndarray:
-    """A photograph in dark grey, before which colors stand out: (H, W, 3) uint8 -> the same."""
+    """A photograph in dark gray, before which colors stand out: (H, W, 3) uint8 -> the same."""
     return np.repeat(0.65 * lightness(image)[..., np.newaxis], 3, axis=-1).astype(np.uint8)
 
 

@@ -119,7 +119,7 @@ def draw_bilinear_weights(position: tuple[float, float], size: tuple[int, int] =
 
     A square as large as a pixel, centered at the point, covers a part of at most four pixels: these areas, (1 - |p_y -
     y|) (1 - |p_x - x|), are the weights. position: the point p, (y, x) in pixels: (0, 0) is the center of the first
-    pixel; size: (rows, columns) of pixels. Pixels beside the map count as 0 (grey); they are shown if the square
+    pixel; size: (rows, columns) of pixels. Pixels beside the map count as 0 (gray); they are shown if the square
     reaches them. Source: DAT, Eq. 8. Raises ConfigError for a point a pixel or more away from the map.
     """
     rows, columns = size

@@ -170,7 +170,7 @@ def draw_attention(
     query: tuple[int, int] | None = None,
     side: int = PHOTOGRAPH_SIDE,
 ) -> Image:
-    """A heat map over a picture, which is shown in grey: how much attention each token gets.
+    """A heat map over a picture, which is shown in gray: how much attention each token gets.
 
     image: (H, W, 3) uint8; probabilities: (rows, columns), not negative, over the tokens of a map that covers the
     picture; query: (row, column) of the token that attends, which gets a white frame; side: pixels of the picture's
@@ -221,7 +221,7 @@ def draw_matrix(array: np.ndarray, *, labels: tuple[Sequence[str], Sequence[str]
     """A matrix as colored cells, with its numbers if it has at most 16 rows and columns.
 
     array: (rows, columns) of numbers. If none is negative, 0 is white and the largest dark blue; otherwise negative
-    numbers are orange, positive ones blue, and 0 is white. What is not finite is grey. labels: the names of the rows
+    numbers are orange, positive ones blue, and 0 is white. What is not finite is gray. labels: the names of the rows
     and those of the columns, shown as far as there is room. Raises ShapeError for another kind of array, ConfigError
     for other numbers of labels.
     """

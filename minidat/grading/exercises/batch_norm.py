@@ -184,7 +184,7 @@ EXERCISE = Exercise(
             hints=Hints(
                 where="What is kept of the old mean, and how much of the batch's is added? How many numbers has the "
                 "batch in a channel?",
-                idea="Both statistics move a little, by momentum, towards the batch's. For the variance that is the "
+                idea="Both statistics move a little, by momentum, toward the batch's. For the variance that is the "
                 "unbiased one, divided by n - 1 with n = B H W, since it should be right for pictures to come.",
                 formula="    new_mean = (1 - momentum) * mean + momentum * x.mean(axis=(0, 1, 2))\n"
                 "    new_variance = (1 - momentum) * variance + momentum * x.var(axis=(0, 1, 2), ddof=1)",
@@ -199,7 +199,7 @@ EXERCISE = Exercise(
                     lambda x, mean, momentum: blend(mean, x.mean(PIXELS), 1 - momentum),
                 ),
                 Mistake(
-                    "new_mean", "this is the batch's mean alone: the old one moves towards it by momentum",
+                    "new_mean", "this is the batch's mean alone: the old one moves toward it by momentum",
                     lambda x: x.mean(PIXELS),
                 ),
                 Mistake(
@@ -217,7 +217,7 @@ EXERCISE = Exercise(
                     lambda x, variance, momentum: blend(variance, x.var(PIXELS), 1 - momentum),
                 ),
                 Mistake(
-                    "new_variance", "this is the batch's variance alone: the old one moves towards it by momentum",
+                    "new_variance", "this is the batch's variance alone: the old one moves toward it by momentum",
                     lambda x: x.var(PIXELS, ddof=1),
                 ),
                 Mistake(
