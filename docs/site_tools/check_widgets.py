@@ -85,6 +85,7 @@ def _check_leash(page: Page, root: Locator) -> Iterator[str]:
     for plot in root.locator(".wi-plot svg").all():
         for place in ((0.5, 0.4), (0.5, 0.75)):
             before = _state(page, root)
+            plot.scroll_into_view_if_needed()
             page.mouse.move(*_on(plot, place))
             page.mouse.down()
             page.mouse.up()
