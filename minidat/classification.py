@@ -23,7 +23,10 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"  # bars are drawn to an eighth of a charac
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer: the class's name, its probability in [0, 1], and its index among the logits."""
+    """One answer.
+
+    label: the class's name; probability: in [0, 1]; index: of the class among the logits.
+    """
 
     label: str
     probability: float

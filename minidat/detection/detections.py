@@ -34,8 +34,11 @@ class Detections:
 
 @dataclass(frozen=True)
 class Detection:
-    """One object: the class's name, its score in [0, 1], its box (x1, y1, x2, y2) in the picture's pixels, its class
-    number, and its mask, (H, W) of bool, or None."""
+    """One object.
+
+    label: the class's name; score: in [0, 1]; box: (x1, y1, x2, y2) in the picture's pixels; index: the class number;
+    mask: (H, W) of bool, or None.
+    """
 
     label: str
     score: float

@@ -33,8 +33,9 @@ SESSION_PIXELS = 2_000_000  # in all images: from here on helper processes gain 
 class ClassResult:
     """One class of an evaluation.
 
-    images: those of this class; correct: which of them were recognized; predicted: all images taken for this class;
-    confused_with: the label that most of the others were taken for, and how many (None, 0 if there are none).
+    label: its name; images: those of this class; correct: which of them were recognized; predicted: all images taken
+    for this class; confused_with: the label that most of the others were taken for, None if there are none; confused:
+    how many of them.
     """
 
     label: str

@@ -61,10 +61,10 @@ TASKS: tuple[tuple[Any, Any, Any, Any], ...] = (
 class Progress:
     """What `train` tells after each step.
 
-    step: how many of the `steps` have been done; epoch: in the same way, of `epochs`; ends_epoch: whether this one is
-    now complete; loss, accuracy (share of hits; None unless classifying): means over the last LOG_STEPS steps or fewer,
-    on augmented images; images_per_second: since this process took up the run; figure, validation: the name and the
-    last value of what validation is about ("accuracy", "AP", "mIoU"), None before it.
+    step: how many have been done; steps: of so many; epoch: the same in epochs; epochs: of so many; ends_epoch: whether
+    this one is now complete; loss: the mean over the last LOG_STEPS steps or fewer; accuracy: the share of hits there,
+    on augmented images, None unless classifying; images_per_second: since this process took up the run; figure: what
+    validation is about, "accuracy", "AP" or "mIoU"; validation: its last value, None before the first.
     """
 
     step: int
