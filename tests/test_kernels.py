@@ -29,6 +29,7 @@ from .strategies import arrays, convolutions, map_shapes, map_sizes, normal, opt
 from .test_attention import attention_cases
 from .test_batch_normalization import conv_norm_cases
 from .test_linear import linear_arrays
+from .test_losses import pixel_loss_cases
 from .test_neighborhood import cases as neighborhood_cases
 from .test_neighborhood import from_one_array
 from .test_normalization import layer_norm_arrays
@@ -116,6 +117,7 @@ CASES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
     ops.local_perception: perceptions(),
     ops.mlp: perceptrons(),
     ops.neighborhood_attention: neighborhood_cases(longer=6),
+    ops.pixel_cross_entropy: pixel_loss_cases(),
     ops.resize: resizings(),
     ops.roi_align: roi_cases(),
     ops.sample_product_grid: product_grid_cases().map(lambda inputs: (inputs, {})),

@@ -23,6 +23,7 @@ from .local_perception import local_perception
 from .mlp import convolutional_mlp, mlp
 from .neighborhood_attention import neighborhood_attention
 from .nms import class_nms, nms
+from .pixel_cross_entropy import pixel_cross_entropy
 from .resize import resize
 from .roi_align import roi_align
 from .sample_product_grid import sample_product_grid
@@ -45,6 +46,7 @@ __all__ = [
     "mlp",
     "neighborhood_attention",
     "nms",
+    "pixel_cross_entropy",
     "resize",
     "roi_align",
     "sample_product_grid",
@@ -69,6 +71,7 @@ KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.mlp: mlp,
     ops.neighborhood_attention: neighborhood_attention,
     ops.nms: nms,
+    ops.pixel_cross_entropy: pixel_cross_entropy,
     ops.resize: resize,
     ops.roi_align: roi_align,
     ops.sample_product_grid: sample_product_grid,

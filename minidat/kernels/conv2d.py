@@ -18,7 +18,7 @@ import numpy as np
 
 from ..ops._shapes import pair
 from ..ops.convolution import check_conv2d
-from ..runtime.threads import CACHE_FLOATS, SHARES, contiguous, cut, empty, parallel, product
+from ..runtime.threads import CACHE_FLOATS, SHARES, column_sums, contiguous, cut, empty, parallel, product
 from . import winograd
 from .linear import linear
 
@@ -51,6 +51,8 @@ def conv2d(
         return output, pointwise_backward if keep else None
     if groups == 1 and not keep:
         return dense(x, weight, bias, stride, padding), None
+    if groups == 1 and _is_large(x, weight, stride) and max(padding) <= 2:
+        return _large(x, weight, bias, padding)
     convolve = depthwise if groups == channels == outputs else _dense if groups == 1 else _grouped
     output, padded_backward = convolve(pad(x, padding), weight, bias, stride)
     if not keep:
@@ -101,10 +103,50 @@ def dense(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair, padding: Pair, *, rectify: bool = False
 ) -> np.ndarray:
     """The output of a convolution of all channels with all, and of its ReLU if `rectify`, with nothing kept."""
-    outputs, channels, *kernel = weight.shape
-    if kernel == [3, 3] and stride == (1, 1) and winograd.pays(x[..., 0].size, channels, outputs):
+    if _is_large(x, weight, stride):
         return winograd.winograd(x, weight, bias, padding, rectify=rectify)
     return _dense_in_parts(pad(x, padding), weight, bias, stride, rectify)
+
+
+def _is_large(x: np.ndarray, weight: np.ndarray, stride: Pair) -> bool:
+    """Whether a convolution is one for `winograd`."""
+    outputs, channels, *kernel = weight.shape
+    return kernel == [3, 3] and stride == (1, 1) and winograd.pays(x[..., 0].size, channels, outputs)
+
+
+def _large(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, padding: Pair) -> tuple[np.ndarray, Any]:
+    """A convolution for `winograd`, which its gradient by the map is too; nothing but x is kept for backward."""
+    output = winograd.winograd(x, weight, bias, padding, rectify=False)
+
+    def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        turned = weight[:, :, ::-1, ::-1].swapaxes(0, 1)
+        d_x = winograd.winograd(d_output, turned, None, (2 - padding[0], 2 - padding[1]), rectify=False)
+        d_weight = _products_of_patches(pad(x, padding), d_output, (3, 3))
+        return d_x, d_weight, None if bias is None else column_sums(d_output.reshape(-1, len(weight)))
+
+    return output, backward
+
+
+def _products_of_patches(x: np.ndarray, d_output: np.ndarray, kernel: Pair) -> np.ndarray:
+    """d_weight[d, c, i, j] = sum_byx d_output[b, y, x, d] x[b, y + i, x + j, c], some rows of patches at a time."""
+    patches = _windows(np.ascontiguousarray(x), kernel, (1, 1))  # (B, H', W', kh, kw, C), a view
+    batch, height, width, kh, kw, channels = patches.shape
+    outputs, length = d_output.shape[-1], kh * kw * channels
+    shares = cut(batch * height, step=batch * height, grain=1 + PATCHES_GRAIN // (width * length * outputs))
+    sums = empty((len(shares), outputs, length), x.dtype)
+    step = max(1, PATCHES_FLOATS // (width * length))
+
+    def work(start: int, stop: int) -> None:
+        for i in range(start, stop):
+            sums[i] = 0
+            for first in range(shares[i].start, shares[i].stop, step):
+                rows = np.arange(first, min(first + step, shares[i].stop))  # of all images
+                some = patches[rows // height, rows % height].reshape(-1, length)
+                sums[i] += d_output[rows // height, rows % height].reshape(-1, outputs).T @ some
+
+    parallel(work, len(shares))
+    d_weight = sums.sum(axis=0).reshape(outputs, kh, kw, channels)
+    return np.ascontiguousarray(d_weight.transpose(0, 3, 1, 2))
 
 
 def _dense_in_parts(

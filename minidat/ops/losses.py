@@ -49,7 +49,7 @@ def pixel_cross_entropy(
     Raises ShapeError for labels of another shape or out of range, or weights that are not K. Source: arXiv 1411.4038,
     section 4; weights: torch.nn.functional.cross_entropy.
     """
-    _check_pixels(logits, labels, ignored, class_weights)
+    check_pixel_labels(logits, labels, ignored, class_weights)
     counted, classes = labels != ignored, logits.shape[-1]
     targets = np.where(counted, labels, 0)[..., None].astype(np.intp)  # (B, H, W, 1)
     of_classes = np.array(class_weights or [1] * classes, logits.dtype)
@@ -68,7 +68,7 @@ def pixel_cross_entropy(
     return output, backward
 
 
-def _check_pixels(
+def check_pixel_labels(
     logits: np.ndarray, labels: np.ndarray, ignored: int | None, class_weights: tuple[float, ...]
 ) -> None:
     op = "pixel_cross_entropy"
