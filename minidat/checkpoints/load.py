@@ -34,7 +34,8 @@ def load_model(path: PathLike, *, image_size: int | tuple[int, int] | None = Non
     """The model in a weights file: a `.npz` of minidat, or a `.pth` of the authors (told apart by content).
 
     path: the file, or the name of weights that come with minidat: "dat_mini_cifar10", a classifier of ten kinds of
-    animals and vehicles, or "dat_mini_bccd", a detector of blood cells. A file of such a name comes first.
+    animals and vehicles, "dat_mini_bccd", a detector of blood cells, or "dat_mini_camvid", a segmentor of streets. A
+    file of such a name comes first.
 
     The model, a DAT, a RetinaNet, an UperNet, ..., has a `.config`, recognized from names and shapes in the authors'
     files (see `recognize_config`, `recognize_dense`), and `.labels`: those of the file, else ImageNet's, ADE20K's and
