@@ -84,8 +84,8 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
 def example_image(name: str) -> np.ndarray:
     """A photograph that comes with minidat, as `load_image` returns it: (H, W, 3) uint8 RGB.
 
-    name: "horse", "cat", "dog", "blood_cells", "street"; authors and licenses are in `examples/images/README.md`. Raises
-    MinidatError, with the names there are, for another one.
+    name: "horse", "cat", "dog", "blood_cells", "street"; authors and licenses are in `examples/images/README.md`.
+    Raises MinidatError, with the names there are, for another one.
     """
     return load_image(shipped_file(IMAGES, name, ".jpg"))
 
