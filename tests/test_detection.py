@@ -230,7 +230,10 @@ def test_detections_obey_their_settings() -> None:
 
 
 def test_the_gradient_of_the_loss() -> None:
-    """Of one weight of every kind, against finite differences; steps are small for the kinks of bilinear sampling."""
+    """Of one weight of every kind, against finite differences.
+
+    Steps are small, for the kinks of bilinear sampling.
+    """
     model, (images, targets) = small_model(), generated_pictures(2)
     targets[1] = minidat.BoxTargets(np.zeros((0, 4)), np.zeros(0, int))  # an image without objects
     images = images.astype(np.float64)

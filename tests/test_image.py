@@ -508,7 +508,8 @@ def normalized(pixels):
 
 
 def test_preprocess_by_the_rule():
-    """256 x 256 whatever the aspect ratio, bicubic; rows and columns 16 to 239; normalized."""
+    """256 x 256 whatever the aspect ratio, bicubic; rows and columns 16 to 239;
+    normalized."""
     pixels = picture(300, 500)
     found = preprocess(pixels, get_config("dat_tiny"))
     assert found.shape == (224, 224, 3)

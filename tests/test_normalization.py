@@ -34,7 +34,8 @@ def test_layer_norm(inputs: list[np.ndarray], eps: float) -> None:
 
 @pytest.mark.parametrize("channels", [2, 96])
 def test_layer_norm_of_numbers_far_from_zero(channels: int) -> None:
-    """The variance comes from differences to the mean: mean(x^2) - mean^2 would be noise here."""
+    """The variance comes from differences to the mean: mean(x^2) - mean^2 would be
+    noise here."""
     x = normal((5, channels), 3) + 1e3
     inputs = [x, normal((channels,), 4), normal((channels,), 5)]
     check_against_torch(layer_norm, inputs, {"eps": 1e-5}, torch_layer_norm, relative=1e-8, float32_relative=1e-2)

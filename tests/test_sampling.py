@@ -183,7 +183,8 @@ def test_positions_of_other_layouts() -> None:
 
 @given(st.sampled_from([2, 3, 5, 9]), st.sampled_from([3, 5, 17]), seeds())
 def test_at_pixel_centers_with_aligned_corners(height: int, width: int, seed: int) -> None:
-    """On the pixels, the border and two beyond: the one-sided slopes are PyTorch's. Sizes are 2^k + 1: all is exact."""
+    """On the pixels, the border and two beyond: the one-sided slopes are PyTorch's.
+    Sizes are 2^k + 1: all is exact."""
     y = to_positions(np.arange(-2.0, height + 2), height, True)
     x = to_positions(np.arange(-2.0, width + 2), width, True)
     positions = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)[None, None]
@@ -232,7 +233,8 @@ def test_many_samples_of_one_pixel_add_up_in_its_gradient() -> None:
 def test_zero_offsets_read_the_plain_grid(
     shape: tuple[int, int, int, int], groups: int, align_corners: bool, seed: int
 ) -> None:
-    """The uniform grid of either convention gives the map itself back, in every group alike."""
+    """The uniform grid of either convention gives the map itself back, in every group
+    alike."""
     batch, height, width, channels = shape
     x = normal((batch, height, width, channels * groups), seed)
     rule = "dat++" if align_corners else "dat"  # pixels' own coordinates with corners aligned, and without
@@ -296,7 +298,8 @@ def test_sample_product_grid(inputs: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 @pytest.mark.parametrize(("table_rows", "table_columns"), [(4, 8), (8, 2), (1, 4)])
 def test_product_grid_on_the_tables_own_entries(table_rows: int, table_columns: int, shift: float) -> None:
-    """Exactly on entries, on the border and beyond: values, and the one-sided slopes of PyTorch."""
+    """Exactly on entries, on the border and beyond: values, and the one-sided slopes
+    of PyTorch."""
     table = normal((4, table_rows, table_columns), 0)
     rows = np.broadcast_to(np.arange(-2.0, table_rows + 2) + shift, (1, 2, 3, table_rows + 4))
     columns = np.broadcast_to(np.arange(-2.0, table_columns + 2) + shift, (1, 2, 3, table_columns + 4))

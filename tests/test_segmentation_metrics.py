@@ -48,7 +48,8 @@ def matches(found, expected):
     dtype=st.sampled_from([np.uint8, np.int64]),
 )
 def test_figures_equal_those_of_pixel_sets(seed, sizes, classes, ignored, dtype):
-    """Classes that occur in neither map, in one of them, ignored pixels, images of any size, no images."""
+    """Classes that occur in neither map, in one of them, ignored pixels, images of any
+    size, no images."""
     random = np.random.default_rng(seed)
     shown, seen = random.integers(1, classes + 1, 2)  # only these classes occur
     whole, parts = SegmentationMetrics(NAMES[:1] * classes), []

@@ -238,7 +238,8 @@ def same_weights(root: Path, output: str, expected: str = "whole") -> None:
 
 
 def test_killed_at_random_moments_and_resumed(folder):
-    """kill -9, three times, whatever the process was doing: the files are whole, and the weights the same bits."""
+    """kill -9, three times, whatever the process was doing: the files are whole, and
+    the weights the same bits."""
     moments = random.Random().sample(range(5, 48), 3)
     print("killed", sorted(moments), "tenths of a second after the start")
     for moment in sorted(moments):

@@ -100,7 +100,8 @@ def test_losses_and_gradients(counts: tuple[int, int], model: Any, monkeypatch: 
 
 
 def test_finite_differences_through_the_whole_model(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The images' gradient along random directions, with the boxes held: no gradient passes through their choice."""
+    """The images' gradient along random directions, with the boxes held: no gradient
+    passes through their choice."""
     images = normal((1, 64, 96, 3), 0)
     target = minidat.BoxTargets(np.array([[10.3, 8.2, 50.7, 44.1]]), np.array([1]), [[[10, 8, 50, 10, 30, 44]]])
     stages = getattr(model, "stages", [])

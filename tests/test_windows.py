@@ -106,7 +106,8 @@ def test_shifted_window_mask(window: int, rows: int, columns: int) -> None:
 
 
 def test_only_tokens_that_were_neighbors_before_the_roll_see_each_other() -> None:
-    """What the mask is for, said without its regions: in a window, the roll leaves distances as they were, or not."""
+    """What the mask is for, said without its regions: in a window, the roll leaves
+    distances as they were, or not."""
     size, window, shift = (12, 8), 4, 2
     places = np.stack(np.mgrid[: size[0], : size[1]], axis=-1)[None].astype(float)
     rolled = window_partition(cyclic_shift(places, shift=shift)[0], window=window)[0]  # where each token comes from
@@ -147,7 +148,8 @@ def test_window_position_bias(case: tuple[np.ndarray, int]) -> None:
     table, window = case
 
     def torch_bias(table: torch.Tensor, *, window: int) -> torch.Tensor:
-        """The table is a map of relative positions; each key sees a w x w piece of it, the first key the last."""
+        """The table is a map of relative positions; each key sees a w x w piece of it,
+        the first key the last."""
         side = 2 * window - 1
         pieces = table.T.reshape(-1, side, side).unfold(1, window, 1).unfold(2, window, 1)  # (heads, w, w, w, w)
         return pieces.flip(1, 2).reshape(table.shape[1], window**2, window**2)
