@@ -356,7 +356,7 @@ def test_a_closed_pipe_is_no_error(tiny, photographs):
 
 def test_example_photographs(tiny, capsys):
     paths = sorted(str(path) for path in (REPOSITORY / "examples" / "images").glob("*.jpg"))
-    assert [Path(path).stem for path in paths] == ["blood_cells", "cat", "dog", "horse"]
+    assert [Path(path).stem for path in paths] == ["blood_cells", "cat", "dog", "horse", "street"]
     assert all(Path(path).stat().st_size < 150_000 for path in paths)
     assert commands.main(["classify", *paths, "--weights", str(tiny), "--top", "1"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 11
