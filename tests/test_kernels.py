@@ -27,7 +27,7 @@ from minidat.runtime.team import Arena, Member, TeamError, run_as
 from .checks import SMALLEST_SCALE, assert_close, cotangent_like, describe, tiny_chunks
 from .strategies import arrays, convolutions, map_shapes, map_sizes, normal, optional_arrays, seeds, shapes
 from .test_attention import attention_cases
-from .test_batch_normalization import conv_norm_cases
+from .test_batch_normalization import batch_norm_cases, conv_norm_cases
 from .test_linear import linear_arrays
 from .test_losses import pixel_loss_cases
 from .test_neighborhood import cases as neighborhood_cases
@@ -104,6 +104,7 @@ def suppressions(draw: st.DrawFn) -> Case:
 
 CASES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
     ops.attention: attention_cases(),
+    ops.batch_norm: st.booleans().flatmap(batch_norm_cases),
     ops.conv2d: st.sampled_from(["general", "depthwise", "pointwise", "3x3", "patches"]).flatmap(convolutions),
     ops.conv_norm_relu: conv_norm_cases(),
     ops.convolutional_mlp: convolutional_perceptrons(),

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import ops
 from .attention import attention
+from .batch_norm import batch_norm
 from .conv2d import conv2d
 from .conv_norm_relu import conv_norm_relu
 from .gelu import gelu
@@ -33,6 +34,7 @@ from .windows import cyclic_shift, window_partition, window_reverse
 __all__ = [
     "KERNELS",
     "attention",
+    "batch_norm",
     "class_nms",
     "conv2d",
     "conv_norm_relu",
@@ -58,6 +60,7 @@ __all__ = [
 
 KERNELS: dict[Callable[..., Any], Callable[..., Any]] = {
     ops.attention: attention,
+    ops.batch_norm: batch_norm,
     ops.class_nms: class_nms,
     ops.conv2d: conv2d,
     ops.conv_norm_relu: conv_norm_relu,

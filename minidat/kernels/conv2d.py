@@ -18,7 +18,7 @@ import numpy as np
 
 from ..ops._shapes import pair
 from ..ops.convolution import check_conv2d
-from ..runtime.threads import CACHE_FLOATS, SHARES, column_sums, contiguous, cut, empty, parallel, product
+from ..runtime.threads import CACHE_FLOATS, COPY_GRAIN, SHARES, column_sums, contiguous, cut, empty, parallel, product
 from . import winograd
 from .linear import linear
 
@@ -28,6 +28,7 @@ RUN_FLOATS = 4096  # of a row of a depthwise convolution's input that NumPy work
 TAPS_FLOATS = 32768  # of a depthwise convolution's output at once, when its kernel's gradient is summed up
 TAPS_GRAIN = 2_000_000  # multiply-adds of a depthwise convolution that are worth waking a thread for
 PATCHES_FLOATS = 2097152  # of a dense convolution's patches at once, if they are not kept
+SHIFTS_FLOATS = 262144  # of a map, for all taps one after the other
 PATCHES_GRAIN = 4_000_000  # multiply-adds of a dense convolution that are worth waking a thread for
 
 
@@ -90,10 +91,15 @@ def _dense(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: P
         d_rows = d_output.reshape(-1, outputs)
         d_weight = product(d_rows.T, rows).reshape(outputs, kh, kw, channels).transpose(0, 3, 1, 2)
         d_patches = product(d_rows, matrix).reshape(patches.shape)
-        d_x = np.zeros_like(x)
-        for i in range(kh):
-            for j in range(kw):
-                _tap(d_x, i, j, (height, width), stride)[...] += d_patches[:, :, :, i, j]
+        d_x = empty(x.shape, x.dtype)
+
+        def add_up(start: int, stop: int) -> None:
+            some_images = d_x[start:stop]
+            some_images[...] = 0
+            for i, j in np.ndindex(kh, kw):
+                _tap(some_images, i, j, (height, width), stride)[...] += d_patches[start:stop, :, :, i, j]
+
+        parallel(add_up, batch, grain=1 + COPY_GRAIN // d_patches[0].size)
         return d_x, np.ascontiguousarray(d_weight)
 
     return output, backward
@@ -121,32 +127,39 @@ def _large(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, padding: 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         turned = weight[:, :, ::-1, ::-1].swapaxes(0, 1)
         d_x = winograd.winograd(d_output, turned, None, (2 - padding[0], 2 - padding[1]), rectify=False)
-        d_weight = _products_of_patches(pad(x, padding), d_output, (3, 3))
+        d_weight = _products_of_shifts(pad(x, padding), d_output, (3, 3))
         return d_x, d_weight, None if bias is None else column_sums(d_output.reshape(-1, len(weight)))
 
     return output, backward
 
 
-def _products_of_patches(x: np.ndarray, d_output: np.ndarray, kernel: Pair) -> np.ndarray:
-    """d_weight[d, c, i, j] = sum_byx d_output[b, y, x, d] x[b, y + i, x + j, c], some rows of patches at a time."""
-    patches = _windows(np.ascontiguousarray(x), kernel, (1, 1))  # (B, H', W', kh, kw, C), a view
-    batch, height, width, kh, kw, channels = patches.shape
-    outputs, length = d_output.shape[-1], kh * kw * channels
-    shares = cut(batch * height, step=batch * height, grain=1 + PATCHES_GRAIN // (width * length * outputs))
-    sums = empty((len(shares), outputs, length), x.dtype)
-    step = max(1, PATCHES_FLOATS // (width * length))
+def _products_of_shifts(x: np.ndarray, d_output: np.ndarray, kernel: Pair) -> np.ndarray:
+    """d_weight[d, c, i, j] = sum_byx d_output[b, y, x, d] x[b, y + i, x + j, c], for a padded x and a stride of 1.
+
+    In a list of all pixels of x, what tap (i, j) meets lies i rows and j pixels further on. So each tap is one product
+    with a piece of that list, if d_output has as many rows and columns, of zeros.
+    """
+    batch, height, width, channels = x.shape
+    spread = np.zeros((batch, height, width, d_output.shape[-1]), x.dtype)
+    spread[:, : d_output.shape[1], : d_output.shape[2]] = d_output
+    d_pixels, pixels = spread.reshape(-1, d_output.shape[-1]), np.ascontiguousarray(x).reshape(-1, channels)
+    d_pixels = d_pixels[: len(pixels) - (kernel[0] - 1) * width - kernel[1] + 1]  # behind are zeros alone
+    grain = 1 + PATCHES_GRAIN // (kernel[0] * kernel[1] * channels * d_output.shape[-1])
+    shares = cut(len(d_pixels), step=len(d_pixels), grain=grain)
+    sums = empty((len(shares), *kernel, d_output.shape[-1], channels), x.dtype)
+    step = max(1, SHIFTS_FLOATS // channels)
 
     def work(start: int, stop: int) -> None:
-        for i in range(start, stop):
-            sums[i] = 0
-            for first in range(shares[i].start, shares[i].stop, step):
-                rows = np.arange(first, min(first + step, shares[i].stop))  # of all images
-                some = patches[rows // height, rows % height].reshape(-1, length)
-                sums[i] += d_output[rows // height, rows % height].reshape(-1, outputs).T @ some
+        for n in range(start, stop):
+            sums[n] = 0
+            for first in range(shares[n].start, shares[n].stop, step):
+                last = min(first + step, shares[n].stop)
+                for i, j in np.ndindex(*kernel):
+                    shift = i * width + j
+                    sums[n, i, j] += d_pixels[first:last].T @ pixels[first + shift : last + shift]
 
     parallel(work, len(shares))
-    d_weight = sums.sum(axis=0).reshape(outputs, kh, kw, channels)
-    return np.ascontiguousarray(d_weight.transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(sums.sum(axis=0).transpose(2, 3, 0, 1))
 
 
 def _dense_in_parts(

@@ -13,6 +13,14 @@ from .convolution import conv2d
 Statistics = tuple[np.ndarray, np.ndarray]
 
 
+def check_batch_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, statistics: Statistics | None) -> None:
+    """Raise ShapeError unless the shapes fit and, without statistics, there are two values a channel."""
+    check(x.shape[-1:] == weight.shape, "batch_norm", "last axis of x", x.shape, f"(..., {weight.shape[0]})")
+    check(bias.shape == weight.shape, "batch_norm", "bias", bias.shape, weight.shape)
+    values = x.size // max(1, x.shape[-1])
+    check(values > 1 or statistics is not None, "batch_norm", "values of a channel", values, "at least 2 in training")
+
+
 def batch_statistics(x: np.ndarray) -> Statistics:
     """Mean and variance of each channel over all pixels of all images, the variance being the biased one.
 
@@ -34,9 +42,7 @@ def batch_norm(
     Raises ShapeError if the last axis of x is not C, or without statistics for fewer than two values a channel.
     Source: arXiv 1502.03167, algorithms 1 and 2; torch.nn.functional.batch_norm.
     """
-    last = f"(..., {weight.shape[0]})"
-    check(x.shape[-1:] == weight.shape, "batch_norm", "last axis of x", x.shape, last)
-    check(bias.shape == weight.shape, "batch_norm", "bias", bias.shape, weight.shape)
+    check_batch_norm(x, weight, bias, statistics)
     mean, variance = batch_statistics(x) if statistics is None else statistics
     inverse_std = 1 / np.sqrt(variance + x.dtype.type(eps))
     normalized = (x - mean) * inverse_std
