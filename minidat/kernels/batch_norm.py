@@ -2,18 +2,17 @@
 
 Sums over the pixels are added up part by part, in order. Otherwise it is the textbook's formula.
 
-On two cores 3.1 times as fast as the textbook, with backward (a map of 38,400 pixels and 64 channels).
+On two cores 2.9 times as fast as the textbook, with backward (a map of 38,400 pixels and 64 channels).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..ops.batch_normalization import Statistics, check_batch_norm
-from ..runtime.threads import CACHE_FLOATS, cut, empty, parallel
+from ..runtime.threads import CACHE_FLOATS, column_sums, cut, empty, parallel
 
 
 def batch_norm(
@@ -25,8 +24,8 @@ def batch_norm(
     step, count = max(1, CACHE_FLOATS // rows.shape[1]), max(1, len(rows))
     parts = cut(len(rows), step=step, grain=step)
     if statistics is None:
-        mean = _sums(lambda part: [rows[part]], 1, rows, parts)[0] / count
-        variance = _sums(lambda part: [(rows[part] - mean) ** 2], 1, rows, parts)[0] / count
+        mean = column_sums(rows) / count
+        variance = column_sums(rows, lambda part: (rows[part] - mean) ** 2) / count
     else:
         mean, variance = statistics
     inverse_std = 1 / np.sqrt(variance + x.dtype.type(eps))
@@ -43,7 +42,7 @@ def batch_norm(
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         d_rows, factor = d_output.reshape(rows.shape), weight * inverse_std
-        d_weight, d_bias = _sums(lambda part: [d_rows[part] * normalized[part], d_rows[part]], 2, rows, parts)
+        d_weight, d_bias = column_sums(rows, lambda part: d_rows[part] * normalized[part]), column_sums(d_rows)
         d_x = empty(rows.shape, x.dtype)
 
         def work(start: int, stop: int) -> None:
@@ -60,16 +59,3 @@ def batch_norm(
         return d_x.reshape(x.shape), d_weight, d_bias
 
     return output.reshape(x.shape), backward
-
-
-def _sums(values: Callable[[slice], list[np.ndarray]], count: int, like: np.ndarray, parts: list[slice]) -> np.ndarray:
-    """The sums over all rows of the `count` arrays that `values` gives for a part of them: (count, C)."""
-    sums = empty((len(parts), count, like.shape[1]), like.dtype)
-
-    def work(start: int, stop: int) -> None:
-        for i in range(start, stop):
-            for n, array in enumerate(values(parts[i])):
-                array.sum(axis=0, out=sums[i, n])
-
-    parallel(work, len(parts))
-    return sums.sum(axis=0)

@@ -141,14 +141,15 @@ def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.
     return output
 
 
-def column_sums(rows: np.ndarray) -> np.ndarray:
-    """The sum over the rows of (N, C), some rows at a time: (C,)."""
+def column_sums(rows: np.ndarray, values: Callable[[slice], np.ndarray] | None = None) -> np.ndarray:
+    """The sum over the rows of (N, C), or of what `values` gives for some of them, some rows at a time: (C,)."""
     parts = cut(len(rows), step=max(1, CACHE_FLOATS // rows.shape[1]), grain=max(1, CACHE_FLOATS // rows.shape[1]))
     sums = empty((len(parts), rows.shape[1]), rows.dtype)
 
     def work(start: int, stop: int) -> None:
         for i in range(start, stop):
-            rows[parts[i]].sum(axis=0, out=sums[i])
+            some_rows = rows[parts[i]] if values is None else values(parts[i])
+            some_rows.sum(axis=0, out=sums[i])
 
     parallel(work, len(parts))
     return sums.sum(axis=0)
