@@ -1,7 +1,8 @@
-"""Resizing with two samples a place and axis, instead of a product with a matrix that is nearly all zeros.
+"""Resizing without the zeros of the textbook's matrices, some rows at a time, which stay in the cache.
 
-Bilinear and nearest interpolation mix at most two neighbors. The columns are mixed once for each row of the map, then
-rows are mixed, some of them at a time, which stay in the cache. A map that has the size already is its own answer.
+Bilinear and nearest interpolation mix at most two neighbors. The columns are mixed as such, once for each row of the
+map; the rows by a matrix product with the few that a piece of the output sees. Backward goes the other way around: rows
+first, of which fewer are left for the columns. A map that has the size already is its own answer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from .. import ops
 from ..ops.resize import interpolation_matrix
-from ..runtime.threads import cut, empty, parallel
+from ..runtime.threads import SHARES, cut, empty, parallel
 
 ROWS_FLOATS = 524288  # of output rows worked on at once
 ROWS_GRAIN = 131072  # numbers of the output that are worth waking a thread for
@@ -33,7 +34,7 @@ def resize(
     new_height, new_width = size
     along_y = interpolation_matrix(height, new_height, method, align_corners).astype(x.dtype)  # (h, H)
     along_x = interpolation_matrix(width, new_width, method, align_corners).astype(x.dtype)  # (w, W)
-    above, below, of_above, of_below = _taps(along_y)
+    above, below, _, _ = _taps(along_y)
     left, right, of_left, of_right = _taps(along_x)
     output = empty((batch, new_height, new_width, channels), x.dtype)
     row = new_width * channels
@@ -42,27 +43,36 @@ def resize(
 
     def work(start: int, stop: int) -> None:
         for i, part in tasks[start:stop]:
-            first = above[part.start]
-            rows = x[i, first : below[part.stop - 1] + 1]
-            wide = rows.take(left, axis=1)
+            seen = slice(above[part.start], below[part.stop - 1] + 1)
+            wide = x[i, seen].take(left, axis=1)
             wide *= of_left[:, None]
-            second = rows.take(right, axis=1)
+            second = x[i, seen].take(right, axis=1)
             second *= of_right[:, None]
             wide += second
-            product = np.empty(wide.shape[1:], wide.dtype)
-            for y in range(part.start, part.stop):
-                np.multiply(wide[above[y] - first], of_above[y], out=output[i, y])
-                np.multiply(wide[below[y] - first], of_below[y], out=product)
-                output[i, y] += product
+            np.matmul(along_y[part, seen], wide.reshape(-1, row), out=output[i, part].reshape(-1, row))
 
     parallel(work, len(tasks), grain=max(1, grain * len(tasks) // (batch * new_height)))
     if not keep:
         return output, None
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
-        d_rows = along_x.T @ d_output.reshape(batch * new_height, new_width, channels)
-        d_x = along_y.T @ d_rows.reshape(batch, new_height, width * channels)
-        return (d_x.reshape(batch, height, width, channels),)
+        d_rows = empty((batch, height, row), x.dtype)
+        pieces = cut(row, step=row, grain=row if batch >= SHARES else 1 + ROWS_GRAIN // new_height)
+
+        def of_rows(start: int, stop: int) -> None:
+            for task in range(start, stop):
+                i, piece = task // len(pieces), pieces[task % len(pieces)]
+                np.matmul(along_y.T, d_output[i].reshape(new_height, row)[:, piece], out=d_rows[i, :, piece])
+
+        parallel(of_rows, batch * len(pieces), grain=1 + ROWS_GRAIN * len(pieces) // d_output[0].size)
+        d_wide = d_rows.reshape(batch * height, new_width, channels)
+        d_x = empty((batch * height, width, channels), x.dtype)
+
+        def of_columns(start: int, stop: int) -> None:
+            np.matmul(along_x.T, d_wide[start:stop], out=d_x[start:stop])
+
+        parallel(of_columns, len(d_x), grain=grain)
+        return (d_x.reshape(x.shape),)
 
     return output, backward
 
