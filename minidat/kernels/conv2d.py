@@ -26,7 +26,7 @@ Pair = tuple[int, int]
 
 RUN_FLOATS = 4096  # of a row of a depthwise convolution's input that NumPy works on in one loop
 TAPS_FLOATS = 32768  # of a depthwise convolution's output at once, when its kernel's gradient is summed up
-TAPS_GRAIN = 2_000_000  # multiply-adds of a depthwise convolution that are worth waking a thread for
+TAPS_GRAIN = 400_000  # multiply-adds of a depthwise convolution that are worth waking a thread for
 PATCHES_FLOATS = 2097152  # of a dense convolution's patches at once, if they are not kept
 SHIFTS_FLOATS = 262144  # of a map, for all taps one after the other
 PATCHES_GRAIN = 4_000_000  # multiply-adds of a dense convolution that are worth waking a thread for

@@ -105,16 +105,18 @@ def convolutional_mlp(
     if keep:
         return _convolutional_mlp_with_backward(x, weight1, bias1, kernel, kernel_bias, weight2, bias2)
     check_linear(x, weight1, bias1)
-    shares = _shares(x, weight1)
-    partial_sums = empty((len(shares), x.size // x.shape[-1], x.shape[-1]), x.dtype)
+    tokens = x.reshape(-1, x.shape[-1])  # (N, C)
+    shares = _shares(tokens, weight1)
+    partial_sums = empty((len(shares), *tokens.shape), x.dtype)
 
     def work(start: int, stop: int) -> None:
         for i in range(start, stop):
             units = shares[i]
-            h, _ = linear(x, weight1[units], bias1[units])
-            h, _ = local_perception(h, kernel[units], kernel_bias[units])
+            h = tokens @ weight1[units].T
+            h += bias1[units]
+            h, _ = local_perception(h.reshape(*x.shape[:-1], -1), kernel[units], kernel_bias[units])
             gelu_into(h, h, None)
-            np.matmul(h.reshape(-1, h.shape[-1]), weight2[:, units].T, out=partial_sums[i])
+            np.matmul(h.reshape(len(tokens), -1), weight2[:, units].T, out=partial_sums[i])
 
     parallel(work, len(shares))
     return _add_up(partial_sums, bias2).reshape(x.shape), None

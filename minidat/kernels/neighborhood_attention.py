@@ -62,7 +62,7 @@ def neighborhood_attention(
                 total = total.swapaxes(0, 1)[..., None]  # (tiles, heads, queries, 1)
                 np.divide(_as_rows(mean, tiling), _as_rows(total, tiling), out=output_tiles[image, row, :, tiles])
 
-    thread_scores = CACHE_FLOATS // 2  # worth waking a thread for
+    thread_scores = CACHE_FLOATS // 4  # worth waking a thread for
     parallel(attend, batch * rows, grain=1 + thread_scores // biases[0].size)
 
     def backward(d_output: np.ndarray) -> Gradients:
