@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from ..errors import CheckpointError, ShapeError
 from ..kernels import KERNELS, takes_keep
+from ..runtime.threads import one_blas_thread
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Backward = Callable[..., Any]
@@ -113,7 +115,8 @@ class Context:
         started = time.perf_counter()
         chosen = self.choose(op)
         hints = {"keep": self.gradients} if takes_keep(chosen) else {}
-        output, op_backward = chosen(*values, **settings, **hints)
+        with self._cores():
+            output, op_backward = chosen(*values, **settings, **hints)
         self._record(op.__name__, started)
         if not self.gradients:
             return output, None  # type: ignore[return-value]
@@ -124,7 +127,8 @@ class Context:
 
         def backward(d_output: np.ndarray) -> Any:
             started = time.perf_counter()
-            gradients = op_backward(d_output)
+            with self._cores():
+                gradients = op_backward(d_output)
             self._record(op.__name__ + " backward", started)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if parameter is not None:
@@ -137,6 +141,10 @@ class Context:
     def choose(self, op: Callable[..., Any]) -> Callable[..., Any]:
         """`op`, or its kernel: for the operators without a backward, which a module calls itself."""
         return op if self.plain else KERNELS.get(op, op)
+
+    def _cores(self) -> AbstractContextManager[None]:
+        """The cores belong to our threads, also while an operator without a kernel works, unless all of them do."""
+        return nullcontext() if self.plain else one_blas_thread()
 
     def _record(self, name: str, started: float) -> None:
         if self.profile is not None:

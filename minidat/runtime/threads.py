@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +32,11 @@ PRODUCT_GRAIN = 4_000_000  # multiply-adds that are worth waking a thread for
 FEW_ROWS = 128  # up to so many OpenBLAS is faster, by up to a quarter, if they are columns
 MOST_THREADS = 1024
 COPY_GRAIN = 65536  # scattered numbers to copy that are worth waking a thread for
+# Seconds after which a thread that waits for Python's interpreter lock asks for it. With Python's 5 ms it idles as
+# long: it wakes when the other thread is in NumPy for some microseconds, too late to find the lock still free.
+SWITCH_INTERVAL = 5e-5
+LOOKS = 1_000_000  # a quarter of a millisecond
+KEEP_MEMORY = (-3, 2**25), (-1, 2**30)  # of mallopt(3): M_MMAP_THRESHOLD, of which that is the most, M_TRIM_THRESHOLD
 
 
 @cache
@@ -44,7 +52,45 @@ def thread_count() -> int:
                 f"MINIDAT_NUM_THREADS: found {shown(setting)}, expected a whole number from 1 to {MOST_THREADS}"
             )
         return int(setting)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(_cores()) or os.cpu_count() or 1
+
+
+def _cores() -> set[int]:
+    """The cores this process may use, where the system tells."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def _share_cores(helpers: list[_Helper], cores: set[int]) -> None:
+    """Keep this thread on the core it is on, and the helpers off it, if there is one for each.
+
+    Linux does not look for an idle core where cores have been busy: it would wake a thread on the core of the one that
+    wakes it, to take turns with it.
+    """
+    library = _c_library()
+    if library is None or len(helpers) >= len(cores):
+        return
+    core = library.sched_getcpu()
+    _use_cores(0, {core})
+    for helper in helpers:
+        helper.keep_to(cores - {core})
+
+
+def _use_cores(thread: int, cores: set[int]) -> None:
+    """Let a thread, 0 for the calling one, work on these cores, if there are any and the system allows it."""
+    if cores:
+        with suppress(OSError):
+            os.sched_setaffinity(thread, cores)
+
+
+@cache
+def _c_library() -> Any:
+    """glibc, for what Python has no name for; else None. Its functions keep Python's interpreter lock."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import ctypes
+
+    library = ctypes.PyDLL(None)
+    return library if hasattr(library, "mallopt") else None
 
 
 def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) -> None:
@@ -69,14 +115,21 @@ def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) ->
             return
         bounds = [count * i // (len(helpers) + 1) for i in range(len(helpers) + 2)]
         called: list[_Helper] = []
+        usual_interval, usual_cores = sys.getswitchinterval(), _cores()
         try:
+            sys.setswitchinterval(SWITCH_INTERVAL)
+            _share_cores(helpers, usual_cores)
             for i, helper in enumerate(helpers, start=1):
                 helper.call(partial(work, bounds[i], bounds[i + 1]))
                 called.append(helper)
             work(0, bounds[1])
-        finally:  # nobody may still work on these arrays, whatever has happened here
-            errors = [helper.wait() for helper in called]
-            _in_use.release()
+        finally:
+            try:  # nobody may still work on these arrays, whatever has happened here
+                errors = [helper.wait() for helper in called]
+            finally:
+                sys.setswitchinterval(usual_interval)
+                _use_cores(0, usual_cores)
+                _in_use.release()
     for error in filter(None, errors):
         raise error
 
@@ -186,21 +239,46 @@ class _Helper:
         self._called.acquire()
         self._finished.acquire()
         self._error: BaseException | None = None
-        threading.Thread(target=self._serve, daemon=True, name="minidat").start()
+        self._calls = self._answers = 0
+        self._nearly_finished = np.zeros(1, bool)
+        self._looks = np.broadcast_to(self._nearly_finished, (LOOKS,))
+        self._cores = _cores()
+        thread = threading.Thread(target=self._serve, daemon=True, name="minidat")
+        thread.start()
+        self._thread = thread.native_id or -1
+
+    def keep_to(self, cores: set[int]) -> None:
+        """Let the thread work on these cores."""
+        if cores != self._cores:
+            _use_cores(self._thread, cores)
+            self._cores = cores
 
     def call(self, task: Callable[[], None]) -> None:
         """Let the thread run `task`."""
         self._task = task
+        self._calls += 1
+        self._nearly_finished[0] = False
         self._called.release()
 
     def wait(self) -> BaseException | None:
-        """Wait for the task's end, Ctrl-C or not; what it raised, or None."""
+        """Wait for the task's end, Ctrl-C or not; what it raised, or that Ctrl-C, or None."""
         try:
+            self._look_on()
             self._finished.acquire()
-        except KeyboardInterrupt:
-            self._finished.acquire()
-            raise
+        except KeyboardInterrupt as interruption:
+            while self._answers < self._calls:
+                time.sleep(1e-3)
+            self._finished.acquire(blocking=False)  # unless it was, before the interruption
+            return interruption
         return self._error
+
+    def _look_on(self) -> None:
+        """Look whether the task is nearly finished, LOOKS times at most: to sleep and be woken takes 50 microseconds.
+
+        `any` of an array that is but one number, again and again: NumPy stops at the first that is true, and looks
+        without Python's interpreter lock.
+        """
+        np.logical_or.reduce(self._looks)
 
     def _serve(self) -> None:
         while True:
@@ -211,7 +289,9 @@ class _Helper:
             except BaseException as error:
                 self._error = error
             del self._task  # and the arrays it holds
+            self._nearly_finished[0] = True
             self._finished.release()
+            self._answers += 1
 
 
 @cache
@@ -221,53 +301,65 @@ def _helpers() -> list[_Helper]:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep the memory of arrays that are freed, up to 64 MiB, for the next ones of their size.
+    """Let glibc keep the memory of arrays that are freed, up to 1 GiB, for the next ones.
 
-    It would return that of every large array to the system, which fills each new one with zeros, a page at a time: a
-    fifth of the time of a forward pass. Once a block of nearly 32 MiB has been freed it no longer does: blocks up to
-    that size then come from the heap (M_MMAP_THRESHOLD in mallopt(3) adapts). Such a block is asked for here, and not
-    touched. With another C library nothing changes.
+    It would return that of large arrays to the system, which fills each new page with zeros: a fifth of the time of a
+    forward pass, a quarter of a training step's. With another C library nothing changes.
     """
-    np.empty(2**25 - 2**13, np.uint8)
+    library = _c_library()
+    if library is not None:
+        for parameter, value in KEEP_MEMORY:
+            library.mallopt(parameter, value)
 
 
 _in_use = Lock()
 
 
 _switch = Lock()
-_users = 0
+_users = 0  # threads inside such a block
 _blas_threads_before = 1
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """OpenBLAS works in the calling thread alone while any thread is inside this block."""
-    global _users, _blas_threads_before
-    get, put = _openblas()
-    with _switch:
-        if _users == 0:
-            _blas_threads_before = get()
-            put(1)
-        _users += 1
+class _OneBlasThread:
+    def __enter__(self) -> None:
+        global _users, _blas_threads_before
         _own.uses = getattr(_own, "uses", 0) + 1
-    try:
-        yield
-    finally:
+        if _own.uses > 1:
+            return
+        get, put = _openblas()
+        with _switch:
+            if _users == 0:
+                _blas_threads_before = get()
+                put(1)
+            _users += 1
+
+    def __exit__(self, *error: object) -> None:
+        global _users
+        _own.uses -= 1
+        if _own.uses > 0:
+            return
         with _switch:
             _users -= 1
-            _own.uses -= 1
             if _users == 0:
-                put(_blas_threads_before)
+                _openblas()[1](_blas_threads_before)
 
 
-_own = threading.local()  # uses: how many of the users are this thread
+_block = _OneBlasThread()
+
+
+def one_blas_thread() -> AbstractContextManager[None]:
+    """OpenBLAS works in the calling thread alone while any thread is inside this block."""
+    return _block
+
+
+_own = threading.local()  # uses: how many of these blocks this thread is in
 
 
 def _without_other_threads() -> None:
     """In a forked child, which has none of the other threads: neither helpers nor users of OpenBLAS."""
     global _users
     _helpers.cache_clear()
-    before, _users = _users, getattr(_own, "uses", 0)
+    before, _users = _users, min(1, getattr(_own, "uses", 0))
     if before and not _users:
         _openblas()[1](_blas_threads_before)
 
