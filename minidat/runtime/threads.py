@@ -60,28 +60,6 @@ def _cores() -> set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
-def _share_cores(helpers: list[_Helper], cores: set[int]) -> None:
-    """Keep this thread on the core it is on, and the helpers off it, if there is one for each.
-
-    Linux does not look for an idle core where cores have been busy: it would wake a thread on the core of the one that
-    wakes it, to take turns with it.
-    """
-    library = _c_library()
-    if library is None or len(helpers) >= len(cores):
-        return
-    core = library.sched_getcpu()
-    _use_cores(0, {core})
-    for helper in helpers:
-        helper.keep_to(cores - {core})
-
-
-def _use_cores(thread: int, cores: set[int]) -> None:
-    """Let a thread, 0 for the calling one, work on these cores, if there are any and the system allows it."""
-    if cores:
-        with suppress(OSError):
-            os.sched_setaffinity(thread, cores)
-
-
 @cache
 def _c_library() -> Any:
     """glibc, for what Python has no name for; else None. Its functions keep Python's interpreter lock."""
@@ -115,23 +93,54 @@ def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) ->
             return
         bounds = [count * i // (len(helpers) + 1) for i in range(len(helpers) + 2)]
         called: list[_Helper] = []
-        usual_interval, usual_cores = sys.getswitchinterval(), _cores()
         try:
-            sys.setswitchinterval(SWITCH_INTERVAL)
-            _share_cores(helpers, usual_cores)
-            for i, helper in enumerate(helpers, start=1):
-                helper.call(partial(work, bounds[i], bounds[i + 1]))
-                called.append(helper)
-            work(0, bounds[1])
+            with _undisturbed(helpers):
+                try:
+                    for i, helper in enumerate(helpers, start=1):
+                        helper.call(partial(work, bounds[i], bounds[i + 1]))
+                        called.append(helper)
+                    work(0, bounds[1])
+                finally:  # nobody may still work on these arrays, whatever has happened here
+                    errors = [helper.wait() for helper in called]
         finally:
-            try:  # nobody may still work on these arrays, whatever has happened here
-                errors = [helper.wait() for helper in called]
-            finally:
-                sys.setswitchinterval(usual_interval)
-                _use_cores(0, usual_cores)
-                _in_use.release()
+            _in_use.release()
     for error in filter(None, errors):
         raise error
+
+
+@contextmanager
+def _undisturbed(helpers: list[_Helper]) -> Iterator[None]:
+    """Inside, this thread and the helpers have a core each, and wait for the interpreter lock no longer than needed."""
+    interval, cores = sys.getswitchinterval(), _cores()
+    try:
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        _share_cores(helpers, cores)
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        _use_cores(0, cores)
+
+
+def _share_cores(helpers: list[_Helper], cores: set[int]) -> None:
+    """Keep this thread on the core it is on, and the helpers off it, if there is one for each.
+
+    Linux does not look for an idle core where cores have been busy: it would wake a thread on the core of the one that
+    wakes it, to take turns with it.
+    """
+    library = _c_library()
+    if library is None or len(helpers) >= len(cores):
+        return
+    core = library.sched_getcpu()
+    _use_cores(0, {core})
+    for helper in helpers:
+        helper.keep_to(cores - {core})
+
+
+def _use_cores(thread: int, cores: set[int]) -> None:
+    """Let a thread, 0 for the calling one, work on these cores, if there are any and the system allows it."""
+    if cores:
+        with suppress(OSError):
+            os.sched_setaffinity(thread, cores)
 
 
 def cut(count: int, *, step: int, grain: int) -> list[slice]:
