@@ -3,6 +3,9 @@
 Bilinear and nearest interpolation mix at most two neighbors. The columns are mixed as such, once for each row of the
 map; the rows by a matrix product with the few that a piece of the output sees. Backward goes the other way around: rows
 first, of which fewer are left for the columns. A map that has the size already is its own answer.
+
+Without the band, and with the rows mixed one at a time, 8 maps of 60 x 80 pixels and 11 channels took three times as
+long to become 240 x 320 (on two cores).
 """
 
 from __future__ import annotations

@@ -325,11 +325,13 @@ _in_use = Lock()
 
 
 _switch = Lock()
-_users = 0  # threads inside such a block
+_users = 0  # threads inside a block of `one_blas_thread`
 _blas_threads_before = 1
 
 
 class _OneBlasThread:
+    """What `one_blas_thread` returns: a block that a thread may enter again while it is inside, at next to no cost."""
+
     def __enter__(self) -> None:
         global _users, _blas_threads_before
         _own.uses = getattr(_own, "uses", 0) + 1
