@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import ops
 from ..ops.resize import interpolation_matrix
-from ..runtime.threads import SHARES, cut, empty, parallel
+from ..runtime.threads import cut, empty, parallel, product
 
 ROWS_FLOATS = 524288  # of output rows worked on at once
 ROWS_GRAIN = 131072  # numbers of the output that are worth waking a thread for
@@ -59,23 +59,15 @@ def resize(
         return output, None
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray]:
-        d_rows = empty((batch, height, row), x.dtype)
-        pieces = cut(row, step=row, grain=row if batch >= SHARES else 1 + ROWS_GRAIN // new_height)
+        d_x = empty(x.shape, x.dtype)
 
-        def of_rows(start: int, stop: int) -> None:
-            for task in range(start, stop):
-                i, piece = task // len(pieces), pieces[task % len(pieces)]
-                np.matmul(along_y.T, d_output[i].reshape(new_height, row)[:, piece], out=d_rows[i, :, piece])
+        def work(start: int, stop: int) -> None:
+            for i in range(start, stop):
+                d_rows = product(along_y.T, d_output[i].reshape(new_height, row))
+                np.matmul(along_x.T, d_rows.reshape(height, new_width, channels), out=d_x[i])
 
-        parallel(of_rows, batch * len(pieces), grain=1 + ROWS_GRAIN * len(pieces) // d_output[0].size)
-        d_wide = d_rows.reshape(batch * height, new_width, channels)
-        d_x = empty((batch * height, width, channels), x.dtype)
-
-        def of_columns(start: int, stop: int) -> None:
-            np.matmul(along_x.T, d_wide[start:stop], out=d_x[start:stop])
-
-        parallel(of_columns, len(d_x), grain=grain)
-        return (d_x.reshape(x.shape),)
+        parallel(work, batch, grain=1 + ROWS_GRAIN // d_output[0].size)
+        return (d_x,)
 
     return output, backward
 
