@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from ..errors import SessionError
 from .team import ALIGNMENT, Arena, Member, TeamError, run_as
-from .threads import thread_count
+from .threads import keep_freed_memory, thread_count
 
 MOST_HELPERS = 8
 LOOK_SECONDS = 1.0  # between two looks at a process that says nothing
@@ -35,9 +35,6 @@ PATIENCE = 10  # such looks at a helper that does nothing at all, before it is g
 LONGEST_ERROR = 8000  # bytes: a connection takes as much before anybody reads it
 COUNTER_BYTES = 4096  # where members meet
 HELPER_ENVIRONMENT = {
-    # glibc keeps memory for the next operator, which otherwise would have to fetch its pages from the system again
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TRIM_THRESHOLD_": str(2**26),
     # a core for each helper
     **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     "PYTHONHASHSEED": "0",  # all go through a set in the same order
@@ -313,6 +310,7 @@ def _copied(value: Any) -> Any:
 def serve() -> None:
     """Take part in one pass after the other, until the session ends."""
     parent, file, channel, part, rank, size = map(int, sys.argv[1:])
+    keep_freed_memory()
     memory, connection = _Memory(file, part), Connection(channel)
     model: Any = None
 

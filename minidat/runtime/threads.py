@@ -305,11 +305,11 @@ class _Helper:
 
 @cache
 def _helpers() -> list[_Helper]:
-    _keep_freed_memory()
+    keep_freed_memory()
     return [_Helper() for _ in range(thread_count() - 1)]
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep the memory of arrays that are freed, up to 1 GiB, for the next ones.
 
     It would return that of large arrays to the system, which fills each new page with zeros: a fifth of the time of a
