@@ -26,6 +26,7 @@ Pair = tuple[int, int]
 
 RUN_FLOATS = 4096  # of a row of a depthwise convolution's input that NumPy works on in one loop
 TAPS_FLOATS = 32768  # of a depthwise convolution's output at once, when its kernel's gradient is summed up
+SUM_OVER_TAPS = "...hwijn,ijn->...hwn"  # of what `runs_of_pixels` returns
 TAPS_GRAIN = 400_000  # multiply-adds of a depthwise convolution that are worth waking a thread for
 PATCHES_FLOATS = 2097152  # of a dense convolution's patches at once, if they are not kept
 SHIFTS_FLOATS = 262144  # of a map, for all taps one after the other
@@ -213,7 +214,7 @@ def _grouped(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride:
 def depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:
     """Each channel with its own kernel, without padding: a weighted sum of shifted views, no matrix product."""
     kernel = weight.shape[2], weight.shape[3]
-    taps = np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))  # (kh, kw, C)
+    taps = as_taps(weight)
     output = _correlate(x, taps, bias, stride)
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -228,28 +229,41 @@ def depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride
     return output, backward
 
 
+def as_taps(weight: np.ndarray) -> np.ndarray:
+    """The kernels of a depthwise convolution, (C, 1, kh, kw) -> (kh, kw, C)."""
+    return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
+
+
 def _correlate(x: np.ndarray, taps: np.ndarray, bias: np.ndarray | None, stride: Pair) -> np.ndarray:
     """output[y, x, c] = bias[c] + sum_ij taps[i, j, c] x[y s + i, x s + j, c]; x (B, H, W, C), taps (kh, kw, C)."""
-    batch, _, width, channels = x.shape
-    output_width = (width - taps.shape[1]) // stride[1] + 1
-    # where nothing is strided, pixels side by side are one long row of numbers: as many at once as give a good length
-    room = max(1, RUN_FLOATS // channels) if stride[1] == 1 else 1
-    run = next(n for n in range(min(room, output_width), 0, -1) if output_width % n == 0)
-    patches = _windows(np.ascontiguousarray(x), taps.shape[:2], stride, run)  # (B, H', W' / run, kh, kw, run C)
-    tiled_taps = np.tile(taps, run)
-    output = empty((*patches.shape[:3], run * channels), x.dtype)
-    output_height = output.shape[1]
+    patches, tiled_taps = runs_of_pixels(np.ascontiguousarray(x), taps, stride)
+    batch, output_height, runs, *_, run_length = patches.shape
+    output = empty((batch, output_height, runs, run_length), x.dtype)
+    channels = x.shape[-1]
 
     def work(start: int, stop: int) -> None:  # of all rows of all images
         for image in range(start // output_height, -(-stop // output_height)):
             first = image * output_height
             part = slice(max(start - first, 0), min(stop - first, output_height))
-            np.einsum("hwijn,ijn->hwn", patches[image, part], tiled_taps, out=output[image, part])
+            np.einsum(SUM_OVER_TAPS, patches[image, part], tiled_taps, out=output[image, part])
             if bias is not None:
                 output[image, part].reshape(-1, channels)[...] += bias
 
     parallel(work, batch * output_height, grain=max(1, TAPS_GRAIN // max(1, output[0, 0].size * taps[..., 0].size)))
-    return output.reshape(batch, output_height, output_width, channels)
+    return output.reshape(batch, output_height, -1, channels)
+
+
+def runs_of_pixels(x: np.ndarray, taps: np.ndarray, stride: Pair = (1, 1)) -> tuple[np.ndarray, np.ndarray]:
+    """What `SUM_OVER_TAPS` multiplies: views of contiguous x (B, H, W, C), and taps (kh, kw, C) as often as a run asks.
+
+    Returns (B, H', W' / run, kh, kw, run C) and (kh, kw, run C). Where nothing is strided, pixels side by side are one
+    long row of numbers: a run is as many of them as give a good length.
+    """
+    width, channels = x.shape[2:]
+    output_width = (width - taps.shape[1]) // stride[1] + 1
+    room = max(1, RUN_FLOATS // channels) if stride[1] == 1 else 1
+    run = next(n for n in range(min(room, output_width), 0, -1) if output_width % n == 0)
+    return _windows(x, taps.shape[:2], stride, run), np.tile(taps, run)
 
 
 def _products_of_taps(x: np.ndarray, d_output: np.ndarray, kernel: Pair, stride: Pair) -> np.ndarray:

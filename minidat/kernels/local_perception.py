@@ -16,8 +16,13 @@ from .conv2d import conv2d
 
 def local_perception(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, Any]:
     """`ops.local_perception`."""
+    return conv2d(x, with_identity(weight), bias, padding=weight.shape[-1] // 2, groups=x.shape[-1])
+
+
+def with_identity(weight: np.ndarray) -> np.ndarray:
+    """The kernels (C, 1, k, k) of x + conv(x); ShapeError for an even k."""
     center, odd = divmod(weight.shape[-1], 2)
     check(odd == 1, "local_perception", "kernel", weight.shape[-1], "an odd number")
     kernel = weight.copy()
     kernel[:, 0, center, center] += 1
-    return conv2d(x, kernel, bias, padding=center, groups=x.shape[-1])
+    return kernel

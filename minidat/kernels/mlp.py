@@ -10,18 +10,22 @@ times with a convolution (`minidat bench datpp_tiny --plain --threads 1`).
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
+from ..ops._shapes import check
 from ..ops.linear import check_linear
 from ..runtime.threads import chunked, column_sums, cut, empty, in_parts, parallel, product
+from .conv2d import SUM_OVER_TAPS, as_taps, runs_of_pixels
 from .gelu import gelu, gelu_into
 from .linear import linear
-from .local_perception import local_perception
+from .local_perception import local_perception, with_identity
 
 GRAIN = 4_000_000  # multiply-adds of one layer that are worth waking a thread for
 HIDDEN_FLOATS = 786432  # hidden units of some tokens, at once
+CONVOLVED_FLOATS = 524288  # hidden units of a share of some images, at once
 FEWEST_TOKENS = 256  # below, a matrix product is faster with all tokens and some of the hidden units
 
 
@@ -105,21 +109,30 @@ def convolutional_mlp(
     if keep:
         return _convolutional_mlp_with_backward(x, weight1, bias1, kernel, kernel_bias, weight2, bias2)
     check_linear(x, weight1, bias1)
-    tokens = x.reshape(-1, x.shape[-1])  # (N, C)
-    shares = _shares(tokens, weight1)
-    partial_sums = empty((len(shares), *tokens.shape), x.dtype)
+    expected = len(weight1), 1
+    check(kernel.shape[:2] == expected, "convolutional_mlp", "kernel", kernel.shape, (*expected, "k", "k"))
+    taps, padding = as_taps(with_identity(kernel)), kernel.shape[-1] // 2
+    batch, height, width, channels = x.shape
+    shares = _shares(x.reshape(-1, channels), weight1)
+    partial_sums = empty((len(shares), batch, height * width, len(weight2)), x.dtype)
+    step = max(1, CONVOLVED_FLOATS * len(shares) // (height * width * len(weight1)))
+    tasks = list(itertools.product(range(len(shares)), cut(batch, step=step, grain=batch)))
 
     def work(start: int, stop: int) -> None:
-        for i in range(start, stop):
-            units = shares[i]
-            h = tokens @ weight1[units].T
-            h += bias1[units]
-            h, _ = local_perception(h.reshape(*x.shape[:-1], -1), kernel[units], kernel_bias[units])
+        for share, images in tasks[start:stop]:
+            units, some_x = shares[share], x[images]
+            h = some_x.reshape(-1, channels) @ weight1[units].T
+            padded = np.zeros((len(some_x), height + 2 * padding, width + 2 * padding, h.shape[1]), x.dtype)
+            inner = padded[:, padding : padding + height, padding : padding + width]
+            np.add(h.reshape(inner.shape), bias1[units], out=inner)
+            patches, tiled_taps = runs_of_pixels(padded, taps[:, :, units])
+            np.einsum(SUM_OVER_TAPS, patches, tiled_taps, out=h.reshape(*patches.shape[:3], -1))
+            h += kernel_bias[units]
             gelu_into(h, h, None)
-            np.matmul(h.reshape(len(tokens), -1), weight2[:, units].T, out=partial_sums[i])
+            np.matmul(h, weight2[:, units].T, out=partial_sums[share, images].reshape(len(h), -1))
 
-    parallel(work, len(shares))
-    return _add_up(partial_sums, bias2).reshape(x.shape), None
+    parallel(work, len(tasks))
+    return _add_up(partial_sums.reshape(len(shares), -1, len(weight2)), bias2).reshape(x.shape), None
 
 
 def _convolutional_mlp_with_backward(
