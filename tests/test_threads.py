@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,12 +84,12 @@ def test_openblas_has_its_threads_back():
 
 
 @pytest.mark.parametrize("failing", [False, True])
-def test_interpreter_and_cores_are_as_before(threads, failing):
-    """A region changes the interval of the interpreter lock and the cores its threads may use, while it lasts."""
+def test_the_interpreter_is_as_before(threads, failing):
+    """A region changes the interval of the interpreter lock while it lasts, and never the caller's cores."""
     inside = []
 
     def work(start, stop):
-        inside.append((threading.get_ident(), sys.getswitchinterval(), _threads._cores()))
+        inside.append((sys.getswitchinterval(), threading.get_ident(), _threads._cores()))
         if failing:
             raise ZeroDivisionError
 
@@ -96,11 +97,24 @@ def test_interpreter_and_cores_are_as_before(threads, failing):
         _threads.parallel(work, 10)
     assert (sys.getswitchinterval(), _threads._cores()) == BEFORE
     if threads > 1:
-        assert [interval for _, interval, _ in inside] == pytest.approx([_threads.SWITCH_INTERVAL] * len(inside))
-    if 1 < threads <= len(BEFORE[1]) and _threads._c_library() is not None:
-        (own,) = [used for thread, _, used in inside if thread == threading.get_ident()]
-        assert len(own) == 1
-        assert all(own.isdisjoint(used) for thread, _, used in inside if thread != threading.get_ident())
+        assert [interval for interval, _, _ in inside] == pytest.approx([_threads.SWITCH_INTERVAL] * len(inside))
+        assert [cores for _, thread, cores in inside if thread == threading.get_ident()] == [BEFORE[1]]
+
+
+def test_helpers_stay_off_the_core_of_who_calls_them(threads, monkeypatch):
+    if not 1 < threads <= len(BEFORE[1]) or _threads._c_library() is None:
+        return
+    helpers_cores = []
+
+    def work(start, stop):
+        if start > 0:
+            helpers_cores.append(_threads._cores())
+
+    for core in BEFORE[1]:
+        monkeypatch.setattr(_threads, "_c_library", lambda core=core: SimpleNamespace(sched_getcpu=lambda: core))
+        helpers_cores.clear()
+        _threads.parallel(work, 10)
+        assert helpers_cores == [BEFORE[1] - {core}] * (threads - 1)
 
 
 @pytest.mark.parametrize("acquired", [False, True])

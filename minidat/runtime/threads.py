@@ -110,37 +110,27 @@ def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) ->
 
 @contextmanager
 def _undisturbed(helpers: list[_Helper]) -> Iterator[None]:
-    """Inside, this thread and the helpers have a core each, and wait for the interpreter lock no longer than needed."""
-    interval, cores = sys.getswitchinterval(), _cores()
+    """Inside, the helpers stay off this thread's core, and wait for the interpreter lock no longer than needed."""
+    interval = sys.getswitchinterval()
     try:
         sys.setswitchinterval(SWITCH_INTERVAL)
-        _share_cores(helpers, cores)
+        _keep_off(helpers)
         yield
     finally:
         sys.setswitchinterval(interval)
-        _use_cores(0, cores)
 
 
-def _share_cores(helpers: list[_Helper], cores: set[int]) -> None:
-    """Keep this thread on the core it is on, and the helpers off it, if there is one for each.
+def _keep_off(helpers: list[_Helper]) -> None:
+    """Keep the helpers off the core that this thread is on, if there is one for each.
 
     Linux does not look for an idle core where cores have been busy: it would wake a thread on the core of the one that
     wakes it, to take turns with it.
     """
-    library = _c_library()
-    if library is None or len(helpers) >= len(cores):
-        return
-    core = library.sched_getcpu()
-    _use_cores(0, {core})
-    for helper in helpers:
-        helper.keep_to(cores - {core})
-
-
-def _use_cores(thread: int, cores: set[int]) -> None:
-    """Let a thread, 0 for the calling one, work on these cores, if there are any and the system allows it."""
-    if cores:
-        with suppress(OSError):
-            os.sched_setaffinity(thread, cores)
+    library, cores = _c_library(), _cores()
+    if library is not None and len(helpers) < len(cores):
+        others = cores - {library.sched_getcpu()}
+        for helper in helpers:
+            helper.keep_to(others)
 
 
 def cut(count: int, *, step: int, grain: int) -> list[slice]:
@@ -257,9 +247,10 @@ class _Helper:
         self._thread = thread.native_id or -1
 
     def keep_to(self, cores: set[int]) -> None:
-        """Let the thread work on these cores."""
+        """Let the thread work on these cores, if the system allows it."""
         if cores != self._cores:
-            _use_cores(self._thread, cores)
+            with suppress(OSError):
+                os.sched_setaffinity(self._thread, cores)
             self._cores = cores
 
     def call(self, task: Callable[[], None]) -> None:
