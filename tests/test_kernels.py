@@ -38,7 +38,7 @@ from .test_sampling import product_grid_cases, sampling_cases
 from .test_transposed_convolution import transposed_cases
 from .test_windows import windowed_maps
 
-EPSILON = 2e-6  # 17 float32 roundings, relative to the largest number or 1; GELU's polynomial needs 6e-7
+EPSILON = 2e-6  # 17 float32 roundings, relative to the largest number or 1; GELU's fraction needs 6e-7
 # the derivatives of GELU are summed over all tokens, and so are their errors; neighborhood attention's backward has its
 # weights once more from a logarithm, whose rounding grows with the scores
 COARSER = {ops.mlp: 2e-5, ops.convolutional_mlp: 2e-5, ops.neighborhood_attention: 2e-5}
