@@ -41,9 +41,9 @@ def attention(
 
     def work(start: int, stop: int) -> None:
         for block in blocks[start:stop]:
-            scaled = query[block] * query.dtype.type(scale)
+            scaled = key[block] * key.dtype.type(scale)  # rather than the queries, which may be many more
             out = None if probabilities is None else probabilities[block]
-            scores = np.matmul(key[block], scaled.swapaxes(-1, -2), out=out)
+            scores = np.matmul(scaled, query[block].swapaxes(-1, -2), out=out)
             if full_bias is not None:
                 scores += full_bias[block]
             _softmax_over_keys(scores)

@@ -1,7 +1,9 @@
 """Layer normalization of some rows at a time, in place, while they are in the cache.
 
-The mean is a matrix product with 1 / C, four times faster than NumPy's. What backward needs is computed again from x,
-which is alive anyway as the other end of the residual.
+Forward, BLAS does what NumPy's loops, begun anew for each row, are slow at: the mean is a product with 1 / C, and what
+each row is moved or multiplied by is spread over its channels by an outer product (of two columns, one of zeros, since
+NumPy does not give BLAS those of one). What backward needs is computed again from x, which is alive anyway as the other
+end of the residual.
 
 On one core 1.65 times as fast as the textbook (`minidat bench dat_tiny --plain --threads 1`).
 """
@@ -27,15 +29,18 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: floa
     mean = np.empty((len(rows), 1), x.dtype)
     inverse_std = np.empty((len(rows), 1), x.dtype)
     averaging = np.full(channels, 1 / channels, x.dtype)  # as a product with this, a mean is four times faster
+    ones, weights = np.zeros((2, 2, channels), x.dtype)
+    ones[0], weights[0] = 1, weight
 
     def work(part: slice) -> None:
         part_x, part_output = rows[part], output[part]
-        mean[part, 0] = part_x @ averaging
-        np.subtract(part_x, mean[part], out=part_output)
+        columns = np.zeros((len(part_x), 2), x.dtype)
+        mean[part, 0] = columns[:, 0] = part_x @ averaging
+        np.matmul(columns, ones, out=part_output)
+        np.subtract(part_x, part_output, out=part_output)
         variance = np.vecdot(part_output, part_output) / channels
-        inverse_std[part, 0] = 1 / np.sqrt(variance + x.dtype.type(eps))
-        part_output *= inverse_std[part]
-        part_output *= weight
+        inverse_std[part, 0] = columns[:, 0] = 1 / np.sqrt(variance + x.dtype.type(eps))
+        part_output *= columns @ weights
         part_output += bias
 
     chunked(work, *rows.shape, grain=FORWARD_GRAIN)

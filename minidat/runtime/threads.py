@@ -93,31 +93,22 @@ def parallel(work: Callable[[int, int], None], count: int, *, grain: int = 1) ->
             return
         bounds = [count * i // (len(helpers) + 1) for i in range(len(helpers) + 2)]
         called: list[_Helper] = []
+        interval = sys.getswitchinterval()
         try:
-            with _undisturbed(helpers):
-                try:
-                    for i, helper in enumerate(helpers, start=1):
-                        helper.call(partial(work, bounds[i], bounds[i + 1]))
-                        called.append(helper)
-                    work(0, bounds[1])
-                finally:  # nobody may still work on these arrays, whatever has happened here
-                    errors = [helper.wait() for helper in called]
+            sys.setswitchinterval(SWITCH_INTERVAL)
+            _keep_off(helpers)
+            try:
+                for i, helper in enumerate(helpers, start=1):
+                    helper.call(partial(work, bounds[i], bounds[i + 1]))
+                    called.append(helper)
+                work(0, bounds[1])
+            finally:  # nobody may still work on these arrays, whatever has happened here
+                errors = [helper.wait() for helper in called]
         finally:
+            sys.setswitchinterval(interval)
             _in_use.release()
     for error in filter(None, errors):
         raise error
-
-
-@contextmanager
-def _undisturbed(helpers: list[_Helper]) -> Iterator[None]:
-    """Inside, the helpers stay off this thread's core, and wait for the interpreter lock no longer than needed."""
-    interval = sys.getswitchinterval()
-    try:
-        sys.setswitchinterval(SWITCH_INTERVAL)
-        _keep_off(helpers)
-        yield
-    finally:
-        sys.setswitchinterval(interval)
 
 
 def _keep_off(helpers: list[_Helper]) -> None:
