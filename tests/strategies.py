@@ -93,7 +93,7 @@ def convolutions(draw: st.DrawFn, kind: str) -> tuple[list[np.ndarray | None], d
     """([x, weight, bias or None], settings) of a convolution whose kernel fits into its padded map.
 
     kind: "general", "depthwise" (as many groups as channels), "pointwise" (1x1), "3x3" (of
-    stride 1) or "patches" (stride = kernel).
+    stride 1), "patches" (stride = kernel) or "few pixels" (of output, fewer than channels).
     """
     batch, height, width, _ = draw(map_shapes())
     groups, group_channels, group_outputs = draw(st.tuples(*[st.integers(1, 3)] * 3))
@@ -107,6 +107,9 @@ def convolutions(draw: st.DrawFn, kind: str) -> tuple[list[np.ndarray | None], d
         groups, kernel, stride = 1, (3, 3), 1
     if kind == "patches":
         groups, stride, padding = 1, kernel, 0
+    if kind == "few pixels":
+        batch, groups, group_outputs, padding = 1, 1, draw(st.integers(3, 5)), 0
+        height, width = kernel[0] + draw(st.integers(0, 1)), kernel[1]
     height = max(height, kernel[0] - 2 * both(padding)[0])
     width = max(width, kernel[1] - 2 * both(padding)[1])
     x = draw(arrays((batch, height, width, groups * group_channels)))

@@ -19,7 +19,7 @@ def torch_conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     return torch.nn.functional.conv2d(maps, weight, bias, **settings).permute(0, 2, 3, 1)
 
 
-@pytest.mark.parametrize("kind", ["general", "depthwise", "pointwise", "patches"])
+@pytest.mark.parametrize("kind", ["general", "depthwise", "pointwise", "patches", "few pixels"])
 def test_conv2d(kind: str) -> None:
     @given(convolutions(kind))
     def check(case: tuple[list[np.ndarray | None], dict[str, Any]]) -> None:

@@ -105,7 +105,9 @@ def suppressions(draw: st.DrawFn) -> Case:
 CASES: dict[Callable[..., Any], st.SearchStrategy[Case]] = {
     ops.attention: attention_cases(),
     ops.batch_norm: st.booleans().flatmap(batch_norm_cases),
-    ops.conv2d: st.sampled_from(["general", "depthwise", "pointwise", "3x3", "patches"]).flatmap(convolutions),
+    ops.conv2d: st.sampled_from(["general", "depthwise", "pointwise", "3x3", "patches", "few pixels"]).flatmap(
+        convolutions
+    ),
     ops.conv_norm_relu: conv_norm_cases(),
     ops.convolutional_mlp: convolutional_perceptrons(),
     ops.cyclic_shift: shifts(),
