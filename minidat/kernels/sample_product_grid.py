@@ -8,13 +8,15 @@ datpp_tiny --plain --threads 1`): it gains memory, and two cores share it.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product, starmap
 from typing import Any
 
 import numpy as np
 
 from ..ops.sampling import check_product_grid
 from ..runtime.threads import SHARES, empty, parallel
+
+Part = tuple[slice, slice, slice]  # images, groups, keys
 
 PARTIAL_SUMS_FLOATS = 524288  # of a bias table contracted with the columns of some keys
 
@@ -30,66 +32,70 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
     stacked_table = table.reshape(groups, heads * table_rows, table_columns)
     tasks = _tasks(batch, groups, keys, heads * table_rows * grid_columns)
 
-    def partial_sums(images: slice, g: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Hats of columns (b, k, Qx, S); table times hats (b, k, Qx, heads, R)."""
-        hats = _hats(columns[images, g, part], table_columns)
-        sums = hats.reshape(-1, table_columns) @ stacked_table[g].T
-        return hats, sums.reshape(*hats.shape[:3], heads, table_rows)
+    def partial_sums(part: Part) -> tuple[np.ndarray, np.ndarray]:
+        """Hats of columns (b, g, k, Qx, S); table times hats (b, g, k, Qx, heads, R)."""
+        hats = _hats(columns[part], table_columns)
+        sums = hats.reshape(*hats.shape[:2], -1, table_columns) @ stacked_table[part[1]].swapaxes(1, 2)
+        return hats, sums.reshape(*hats.shape[:4], heads, table_rows)
 
     def work(start: int, stop: int) -> None:
-        for images, g, part in tasks[start:stop]:
-            _, sums = partial_sums(images, g, part)
-            row_hats = _hats(rows[images, g, part], table_rows)[:, None]  # (b, 1, k, Qy, R)
-            np.matmul(row_hats, sums.transpose(0, 3, 1, 4, 2), out=output[images, g, :, part])
+        for images, some_groups, some_keys in tasks[start:stop]:
+            _, sums = partial_sums((images, some_groups, some_keys))
+            row_hats = _hats(rows[images, some_groups, some_keys], table_rows)[:, :, None]  # (b, g, 1, k, Qy, R)
+            columns_last = sums.transpose(0, 1, 4, 2, 5, 3)  # (b, g, heads, k, R, Qx)
+            np.matmul(row_hats, columns_last, out=output[images, some_groups, :, some_keys])
 
     parallel(work, len(tasks))
 
     def backward(d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         d_output = d_output.reshape(output_shape)
         d_rows, d_columns = np.empty_like(rows), np.empty_like(columns)
-        d_tables = np.zeros((len(tasks), heads * table_rows, table_columns), table.dtype)
+        d_tables: dict[int, np.ndarray] = {}  # of each task
 
         def work(start: int, stop: int) -> None:
             for task in range(start, stop):
-                images, g, part = tasks[task]
-                d_part = d_output[images, g, :, part].swapaxes(1, 2)  # (b, k, heads, Qy, Qx)
-                column_hats, sums = partial_sums(images, g, part)
-                row_hats = _hats(rows[images, g, part], table_rows)[:, :, None]  # (b, k, 1, Qy, R)
-                d_row_hats = (d_part @ sums.swapaxes(2, 3)).sum(axis=2)  # (b, k, Qy, R)
+                images, some_groups, some_keys = part = tasks[task]
+                d_part = d_output[images, some_groups, :, some_keys].swapaxes(2, 3)  # (b, g, k, heads, Qy, Qx)
+                column_hats, sums = partial_sums(part)
+                row_hats = _hats(rows[part], table_rows)[:, :, :, None]  # (b, g, k, 1, Qy, R)
+                d_row_hats = (d_part @ sums.swapaxes(3, 4)).sum(axis=3)  # (b, g, k, Qy, R)
                 d_sums = np.empty_like(sums)
-                np.matmul(d_part.swapaxes(3, 4), row_hats, out=d_sums.swapaxes(2, 3))
-                d_sums = d_sums.reshape(-1, heads * table_rows)
-                d_column_hats = (d_sums @ stacked_table[g]).reshape(column_hats.shape)
-                d_tables[task] = d_sums.T @ column_hats.reshape(-1, table_columns)
+                np.matmul(d_part.swapaxes(4, 5), row_hats, out=d_sums.swapaxes(3, 4))
+                d_sums = d_sums.reshape(*d_sums.shape[:2], -1, heads * table_rows)
+                d_column_hats = (d_sums @ stacked_table[some_groups]).reshape(column_hats.shape)
+                flat_hats = column_hats.reshape(*d_sums.shape[:3], table_columns)
+                d_tables[task] = (d_sums.swapaxes(2, 3) @ flat_hats).sum(axis=0)
                 for d_axis, d_hats, axis in ((d_rows, d_row_hats, rows), (d_columns, d_column_hats, columns)):
-                    slopes = _hat_slopes(axis[images, g, part], d_hats.shape[-1])
-                    d_axis[images, g, part] = np.vecdot(d_hats, slopes)
+                    d_axis[part] = np.vecdot(d_hats, _hat_slopes(axis[part], d_hats.shape[-1]))
 
         parallel(work, len(tasks))
         d_table = np.zeros_like(stacked_table)
-        for (_, g, _), d_part in zip(tasks, d_tables, strict=True):
-            d_table[g] += d_part
+        for task, (_, some_groups, _) in enumerate(tasks):
+            d_table[some_groups] += d_tables[task]
         return d_table.reshape(table.shape), d_rows, d_columns
 
     return output.reshape(batch, groups * heads, keys, grid_rows, grid_columns), backward
 
 
-def _tasks(batch: int, groups: int, keys: int, key_floats: int) -> list[tuple[slice, int, slice]]:
-    """(images, group, keys) that cover a product grid: as many images, or keys of one image, as the cache takes.
+def _tasks(batch: int, groups: int, keys: int, key_floats: int) -> list[Part]:
+    """Parts that cover a product grid: as many images, groups and keys at once as the cache takes, as equal as can be.
 
     key_floats: the partial sums of one key.
     """
-    images = max(1, min(PARTIAL_SUMS_FLOATS // (keys * key_floats), -(-batch // SHARES)))
+    room = max(1, PARTIAL_SUMS_FLOATS // (keys * key_floats))  # for so many groups, each of one image
+    images = min(room, -(-batch // SHARES))
+    shared_groups = batch < SHARES and groups % SHARES == 0
+    some_groups = min(max(1, room // images), groups // SHARES if shared_groups else groups)
+    image_slices, group_slices = _slices(batch, images), _slices(groups, some_groups)
     parts = -(-keys * key_floats // PARTIAL_SUMS_FLOATS)
-    if images == 1:
-        parts += -parts * batch * groups % SHARES
+    if batch < SHARES:
+        parts += -parts * len(image_slices) * len(group_slices) % SHARES
     bounds = [keys * i // parts for i in range(parts + 1)]
-    return [
-        (slice(start, start + images), g, slice(*part))
-        for start in range(0, batch, images)
-        for g in range(groups)
-        for part in pairwise(bounds)
-    ]
+    return list(product(image_slices, group_slices, starmap(slice, pairwise(bounds))))
+
+
+def _slices(count: int, step: int) -> list[slice]:
+    return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def _hats(t: np.ndarray, size: int) -> np.ndarray:
