@@ -208,7 +208,7 @@ def _few_patches(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, str
         patches[..., i, j] = _tap(x, i, j, size, stride)
     rows = patches.reshape(-1, channels * kh * kw)
     output = product(rows, weight.reshape(outputs, -1).T, bias).reshape(len(x), *size, outputs)
-    return np.maximum(output, 0, out=output) if rectify else output
+    return np.maximum(output, 0) if rectify else output
 
 
 def _grouped(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: Pair) -> tuple[np.ndarray, Any]:
