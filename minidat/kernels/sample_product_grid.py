@@ -34,7 +34,7 @@ def sample_product_grid(table: np.ndarray, rows: np.ndarray, columns: np.ndarray
     tasks = _tasks(batch, groups, keys, heads * table_rows * grid_columns)
 
     def partial_sums(part: Part) -> tuple[np.ndarray, np.ndarray]:
-        """Hats of columns (b, g, k, Qx, S) and their sums (b, g, k, Qx, heads, R)."""
+        """Column hats (b, g, k, Qx, S) and their sums (b, g, k, Qx, heads, R)."""
         hats = _hats(columns[part], table_columns)
         flat_hats = hats.reshape(*hats.shape[:2], -1, table_columns)  # (b, g, k Qx, S)
         sums = flat_hats @ stacked_table[part[1]].swapaxes(1, 2)
