@@ -34,7 +34,7 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: floa
 
     def work(part: slice) -> None:
         part_x, part_output = rows[part], output[part]
-        columns = np.zeros((len(part_x), 2), x.dtype)
+        columns = np.zeros((len(part_x), 2), x.dtype)  # the second stays 0
         mean[part, 0] = columns[:, 0] = part_x @ averaging
         np.matmul(columns, ones, out=part_output)
         np.subtract(part_x, part_output, out=part_output)

@@ -2,7 +2,8 @@
 
 Many tokens are taken some at a time. Few tokens (a late stage of a single image) are taken together but for some hidden
 units at a time, whose contributions to the output are added up (the tensor parallelism of Megatron-LM, arXiv
-1909.08053, Fig. 3a). Threads meet once, not at every operator. For backward, GELU's output and derivative are kept.
+1909.08053, Fig. 3a). So is a convolution's share, which needs all tokens of an image, but few images at a time. Threads
+meet once, not at every operator. For backward, GELU's output and derivative are kept.
 
 On one core 4.5 times as fast as the textbook, most of it GELU's (`minidat bench dat_tiny --plain --threads 1`); 6
 times with a convolution (`minidat bench datpp_tiny --plain --threads 1`).
