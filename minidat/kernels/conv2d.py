@@ -13,6 +13,7 @@ stages; `minidat bench datpp_tiny --plain --threads 1`: 1.9 times).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -114,8 +115,7 @@ def dense(
     if _is_large(x, weight, stride):
         return winograd.winograd(x, weight, bias, padding, rectify=rectify)
     x = pad(x, padding)
-    height, width = _output_size(x, weight.shape[2:], stride)
-    if len(x) * height * width < len(weight):
+    if len(x) * math.prod(_output_size(x, weight.shape[2:], stride)) < len(weight):
         return _few_patches(x, weight, bias, stride, rectify)
     return _dense_in_parts(x, weight, bias, stride, rectify)
 
@@ -276,9 +276,8 @@ def runs_of_pixels(x: np.ndarray, taps: np.ndarray, stride: Pair = (1, 1)) -> tu
     Returns (B, H', W' / run, kh, kw, run C) and (kh, kw, run C). Where nothing is strided, pixels side by side are one
     long row of numbers: a run is as many of them as give a good length.
     """
-    width, channels = x.shape[2:]
-    output_width = (width - taps.shape[1]) // stride[1] + 1
-    room = max(1, RUN_FLOATS // channels) if stride[1] == 1 else 1
+    _, output_width = _output_size(x, taps.shape[:2], stride)
+    room = max(1, RUN_FLOATS // x.shape[-1]) if stride[1] == 1 else 1
     run = next(n for n in range(min(room, output_width), 0, -1) if output_width % n == 0)
     return _windows(x, taps.shape[:2], stride, run), np.tile(taps, run)
 

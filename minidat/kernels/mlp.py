@@ -115,7 +115,7 @@ def convolutional_mlp(
     taps, padding = as_taps(with_identity(kernel)), kernel.shape[-1] // 2
     batch, height, width, channels = x.shape
     shares = _shares(x.reshape(-1, channels), weight1)
-    partial_sums = empty((len(shares), batch, height * width, len(weight2)), x.dtype)
+    partial_sums = empty((len(shares), *x.shape), x.dtype)
     step = max(1, CONVOLVED_FLOATS * len(shares) // (height * width * len(weight1)))
     tasks = list(itertools.product(range(len(shares)), cut(batch, step=step, grain=batch)))
 
@@ -130,10 +130,10 @@ def convolutional_mlp(
             np.einsum(SUM_OVER_TAPS, patches, tiled_taps, out=h.reshape(*patches.shape[:3], -1))
             h += kernel_bias[units]
             gelu_into(h, h, None)
-            np.matmul(h, weight2[:, units].T, out=partial_sums[share, images].reshape(len(h), -1))
+            np.matmul(h, weight2[:, units].T, out=partial_sums[share, images].reshape(-1, channels))
 
     parallel(work, len(tasks))
-    return _add_up(partial_sums.reshape(len(shares), -1, len(weight2)), bias2).reshape(x.shape), None
+    return _add_up(partial_sums.reshape(len(shares), -1, channels), bias2).reshape(x.shape), None
 
 
 def _convolutional_mlp_with_backward(
