@@ -331,21 +331,23 @@ def test_a_resized_crop_of_everything_changes_nothing() -> None:
 # --- RandAugment ------------------------------------------------------------------------------------------------------
 
 
-def pillows_operation(name: str, level: float, sign: int, picture: Image.Image) -> Image.Image:
+def pillows_operation(
+    name: str, level: float, sign: int, picture: Image.Image, fill: tuple[int, int, int] | float = FILL
+) -> Image.Image:
     """What timm's "rand-...-inc1" does with its levels 0 to 10, for one picture (its bicubic choice)."""
     width, height = picture.size
     share = level / 10
 
     def warp(*data: float) -> Image.Image:
         method = Image.Transform.AFFINE
-        return picture.transform(picture.size, method, data, resample=Image.Resampling.BICUBIC, fillcolor=FILL)
+        return picture.transform(picture.size, method, data, resample=Image.Resampling.BICUBIC, fillcolor=fill)
 
     if name in ("color", "contrast", "brightness", "sharpness"):
         return getattr(ImageEnhance, name.capitalize())(picture).enhance(max(0.1, 1 + sign * share * 0.9))
     if name == "solarize_add":
         return picture.point([v + int(share * 110) if v < 128 else v for v in range(256)] * 3)
     if name == "rotate":
-        return picture.rotate(sign * share * 30, Image.Resampling.BICUBIC, fillcolor=FILL)
+        return picture.rotate(sign * share * 30, Image.Resampling.BICUBIC, fillcolor=fill)
     operations: dict[str, Callable[[], Image.Image]] = {
         "autocontrast": lambda: ImageOps.autocontrast(picture),
         "equalize": lambda: ImageOps.equalize(picture),
@@ -375,12 +377,22 @@ def test_each_operation_is_timms(name: str) -> None:
         loaded.normal.return_value = levels
         augmented = augmentation.rand_augment(images, loaded, operations=1)
         signs = np.where(heads < 0.5, -1, 1)
-        expected = by_pillow(
-            images, lambda picture, i: pillows_operation(name, float(levels[i]), int(signs[i]), picture)
-        )
-        # at a level near 0 everything stays where it was but for a hair, and all values are next to an integer
-        share = 1.0 if levels.min() < 0.01 else 0.02
-        assert_same(augmented, expected, share_off_by_one=share if name in augmentation.WARPS else 0.0)
+
+        def by_pillows_operation(images: np.ndarray, *fill: float) -> np.ndarray:
+            def operation(picture: Image.Image, i: int) -> Image.Image:
+                return pillows_operation(name, float(levels[i]), int(signs[i]), picture, *fill)
+
+            return by_pillow(images, operation)
+
+        expected = by_pillows_operation(images)
+        if name not in augmentation.WARPS:
+            assert_same(augmented, expected)
+            return
+        assert_same(augmented, expected, share_off_by_one=1.0)
+        # the same without rounding, channel by channel, and between two integers wherever there is no image
+        exact = np.stack([by_pillows_operation(images[..., c].astype(np.float32), 0.5) for c in range(3)], axis=-1)
+        next_to_an_integer = np.abs(exact - exact.round()) < 2e-3
+        assert np.array_equal(augmented[~next_to_an_integer], expected[~next_to_an_integer])
 
     check()
 
