@@ -134,17 +134,25 @@ def test_kernels_and_textbook_give_the_same_model(config, batch, seed):
     """In training too: with the same seed, the same branches are dropped."""
     model, _, rng = _pair(config, seed)
     images = rng.standard_normal((batch, *config.image_size, 3))
-    results = []
-    for plain in (False, True):
+
+    def results(plain):
         model.zero_grad()
         context = minidat.Context(gradients=True, training=True, rng=np.random.default_rng(seed), plain=plain)
         logits, backward = model.forward(images, context)
         d_images = backward(np.random.default_rng(0).standard_normal(logits.shape))
-        results.append([logits, d_images, *(p.grad for _, p in model.named_parameters() if p.grad is not None)])
-    largest = max(np.abs(array).max() for array in results[1][2:])
-    for found, expected in zip(*results, strict=True):
+        return [logits, d_images, *(p.grad for _, p in model.named_parameters() if p.grad is not None)]
+
+    found, expected = results(plain=False), results(plain=True)
+    # gradients may be what cancellation has left, such as those of layer norm of two channels: how much does the
+    # textbook itself change when each weight is moved by half a unit in its last place or so?
+    for _, parameter in model.named_parameters():
+        parameter.value = parameter.value * (1 + rng.choice([-2e-16, 2e-16], parameter.shape))
+    moved = results(plain=True)
+    largest = max(np.abs(array).max() for array in expected[2:])
+    for got, wanted, other in zip(found, expected, moved, strict=True):
         # some gradients are zero in theory (a shift before a softmax): compared with the others' size
-        assert np.abs(found - expected).max() <= 1e-10 * max(np.abs(expected).max(), 1e-3 * largest)
+        bound = 1e-10 * max(np.abs(wanted).max(), 1e-3 * largest)
+        assert np.abs(got - wanted).max() <= max(bound, 30 * np.abs(other - wanted).max())
 
 
 def test_inference_of_a_large_batch_equals_one_image_at_a_time():
