@@ -158,26 +158,37 @@ def check_kernel(
         typed = [None if a is None else a.astype(dtype, copy=False) for a in inputs]
         where = describe(kernel, typed, settings)
         before = [None if a is None else a.copy() for a in typed]
-        found = results(kernel, typed, settings)
-        for i, (got, plain, true) in enumerate(zip(found, expected(dtype), truth, strict=True)):
+        found, plain = results(kernel, typed, settings), expected(dtype)
+        for i, (got, textbook, true) in enumerate(zip(found, plain, truth, strict=True)):
             what = f"{where}: " + ("output" if i == 0 else f"gradient of argument {i - 1}")
-            assert (got is None) == (true is None), what
-            if got is None or plain is None or true is None:
-                continue
-            assert (got.shape, got.dtype) == (true.shape, dtype), what
-            if dtype == np.float64:
-                assert_close(got, true, 1e-12, what, smallest=1e-1)
-                continue
-            scale = max(float(np.abs(true).max(initial=0)), SMALLEST_SCALE[np.float32])
-            error, plain_error = (float(np.abs(a - true).max(initial=0)) for a in (got, plain))
-            epsilon = COARSER.get(op, EPSILON)
-            assert error <= 2 * plain_error + epsilon * scale, f"{what}: off by {error}, the textbook by {plain_error}"
+            check_result(op, got, textbook, true, what)
         if takes_keep(kernel):
             output, backward = kernel(*typed, **settings, keep=False)
             assert backward is None, where
-            assert_close(output, found[0], 1e-12 if dtype == np.float64 else 1e-5, f"{where}: keep=False")
+            check_result(op, output, plain[0], truth[0], f"{where}: output with keep=False")
         for array, copy in zip(typed, before, strict=True):
             assert array is None or np.array_equal(array, copy), f"{where}: an argument was modified"
+
+
+def check_result(
+    op: Callable[..., Any],
+    got: np.ndarray | None,
+    textbook: np.ndarray | None,
+    truth: np.ndarray | None,
+    what: str,
+) -> None:
+    """Compare one result of a kernel with the textbook's in the same dtype and in float64 (the truth)."""
+    assert (got is None) == (truth is None), what
+    if got is None or textbook is None or truth is None:
+        return
+    assert (got.shape, got.dtype) == (truth.shape, textbook.dtype), what
+    if got.dtype == np.float64:
+        assert_close(got, truth, 1e-12, what, smallest=1e-1)
+        return
+    scale = max(float(np.abs(truth).max(initial=0)), SMALLEST_SCALE[np.float32])
+    error, textbook_error = (float(np.abs(a - truth).max(initial=0)) for a in (got, textbook))
+    allowed = 2 * textbook_error + COARSER.get(op, EPSILON) * scale
+    assert error <= allowed, f"{what}: off by {error}, the textbook by {textbook_error}"
 
 
 def of_textbook(
